@@ -1,0 +1,343 @@
+//! Every call to the kernel that the standard library does not offer, each in a safe wrapper.
+//!
+//! This is the only file with `unsafe`. A wrapper does one system call, retries it when a signal
+//! interrupts it, and turns errno into [`io::Error`]; what an error means is the caller's business.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+/// The most bytes that one `read` or `write` moves (read(2), NOTES), rounded down to 1 MiB.
+pub const MAX_TRANSFER: usize = 0x7ff0_0000;
+/// Size of a transparent huge page on x86-64 and (with 4 KiB pages) arm64.
+const HUGE_PAGE: usize = 2 << 20;
+const RWF_DONTCACHE: libc::c_int = 0x80; // Linux 6.14, include/uapi/linux/fs.h
+const SYS_CACHESTAT: libc::c_long = 451; // Linux 6.5, the same number on every architecture
+const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601u32 as libc::Ioctl; // _IOR('f', 1, long)
+const BLKSSZGET: libc::Ioctl = 0x1268; // _IO(0x12, 104)
+
+/// Superblock magic numbers (statfs(2)) of filesystems that keep their files in memory.
+pub const MEMORY_FILESYSTEMS: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
+/// Superblock magic of btrfs.
+pub const BTRFS: i64 = 0x9123_683e;
+/// Filesystems whose files are made up as they are read, so that their length says nothing:
+/// proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs, configfs, bpf, pstore, efivarfs.
+pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
+    0x9fa0,
+    0x6265_6572,
+    0x6462_6720,
+    0x7472_6163,
+    0x27_e0eb,
+    0x6367_7270,
+    0x7363_6673,
+    0x6265_6570,
+    0xcafe_4a11,
+    0x6165_676c,
+    0xde5e_81e4,
+];
+/// Inode flag "no copy on write" (ioctl_iflags(2)); on btrfs it also turns data checksums off.
+pub const NOCOW: i32 = 0x0080_0000;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn offset(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+fn path(value: &Path) -> io::Result<CString> {
+    CString::new(value.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// Anonymous memory, page-aligned; aligned to 2 MiB and on huge pages from that size on.
+pub struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is private memory that only this value points to, like a Box<[u8]>.
+unsafe impl Send for Mapping {}
+// SAFETY: shared access hands out &[u8] only; changing it takes &mut self.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` zero bytes. The pages are made when they are first touched.
+    pub fn anonymous(len: usize) -> io::Result<Self> {
+        let len = len.max(1).checked_next_multiple_of(4096).ok_or(io::ErrorKind::OutOfMemory)?;
+        let spare = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let total = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for fresh memory at an address of the kernel's choice; no memory is touched.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let before = if spare > 0 { base.align_offset(HUGE_PAGE) } else { 0 };
+        let start = base.wrapping_byte_add(before);
+        if spare > 0 {
+            let after = spare - before;
+            // SAFETY: both ranges are parts of the mapping above that nothing points to: what lies
+            // before the aligned start, and what lies behind start + len. Unmapping address ranges
+            // of length 0 fails without effect, which is why the results are not looked at; nor is
+            // that of madvise, which is advice.
+            unsafe {
+                libc::munmap(base, before);
+                libc::munmap(start.wrapping_byte_add(len), after);
+                libc::madvise(start, len, libc::MADV_HUGEPAGE);
+            }
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// Makes the pages now instead of at the first touch (madvise(2), Linux 5.14).
+    pub fn populate(&mut self) -> io::Result<()> {
+        // SAFETY: the range is this mapping, alive until drop; its contents do not change.
+        check(unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) })?;
+        Ok(())
+    }
+
+    /// The memory.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: mapped, initialised (zero pages), and alive as long as self is borrowed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The memory, to write to.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and &mut self is the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: unmaps exactly what `anonymous` kept; no borrow outlives self.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The alignment that direct I/O on this file asks for, in bytes: of memory, and of offset and
+/// length (`STATX_DIOALIGN`, Linux 6.1). None: the kernel does not tell. An offset figure of 0:
+/// this file has no direct I/O.
+pub fn dio_alignment(file: &File) -> io::Result<Option<(u32, u32)>> {
+    // SAFETY: statx is a struct of integers, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the empty path with AT_EMPTY_PATH means the descriptor, which `file` keeps open;
+    // `found` outlives the call.
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut found) };
+    match check(result) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(None),
+        Err(e) => Err(e),
+        Ok(_) if found.stx_mask & libc::STATX_DIOALIGN == 0 => Ok(None),
+        Ok(_) => Ok(Some((found.stx_dio_mem_align, found.stx_dio_offset_align))),
+    }
+}
+
+/// Logical sector size of a block device in bytes (`BLKSSZGET`).
+pub fn sector_size(device: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int, to `size`, which outlives the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKSSZGET, &mut size) })?;
+    u32::try_from(size).map_err(io::Error::other)
+}
+
+/// Inode flags as chattr(1) sets them; None where the filesystem has none.
+pub fn inode_flags(file: &File) -> Option<i32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the kernel writes at most one long, to `flags`, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &mut flags) }).ok()?;
+    i32::try_from(flags & 0x7fff_ffff).ok()
+}
+
+/// Superblock magic of the filesystem that holds `file` (statfs(2)).
+pub fn filesystem(file: &File) -> io::Result<i64> {
+    // SAFETY: statfs is a struct of integers, for which zero is a value.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` outlives the call.
+    retry(|| check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut found) }))?;
+    // The kernel's long; as u32 first, so that 32-bit systems see the same magic.
+    Ok(i64::from(found.f_type as u32))
+}
+
+/// Sets or clears O_DIRECT on an open file (fcntl(2), F_SETFL).
+pub fn set_direct(file: &File, on: bool) -> io::Result<()> {
+    let fd = file.as_raw_fd();
+    // SAFETY: F_GETFL and F_SETFL take and give integers.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    let wanted = if on { flags | libc::O_DIRECT } else { flags & !libc::O_DIRECT };
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) })?;
+    Ok(())
+}
+
+/// Reads without leaving pages behind (`RWF_DONTCACHE`); at the file's own position if `at` is None.
+pub fn read_dontcache(file: &File, buffer: &mut [u8], at: Option<u64>) -> io::Result<usize> {
+    let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len().min(MAX_TRANSFER) };
+    let at = at.map_or(Ok(-1), offset)?;
+    // SAFETY: the vector describes `buffer`, borrowed mutably until the call returns.
+    retry(|| check_size(unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, at, RWF_DONTCACHE) }))
+}
+
+/// Writes without leaving pages behind (`RWF_DONTCACHE`); at the file's own position if `at` is None.
+pub fn write_dontcache(file: &File, data: &[u8], at: Option<u64>) -> io::Result<usize> {
+    let vector = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len().min(MAX_TRANSFER) };
+    let at = at.map_or(Ok(-1), offset)?;
+    // SAFETY: the vector describes `data`, borrowed until the call returns; the kernel only reads it.
+    retry(|| check_size(unsafe { libc::pwritev2(file.as_raw_fd(), &vector, 1, at, RWF_DONTCACHE) }))
+}
+
+/// fallocate(2) with `mode`.
+pub fn fallocate(file: &File, mode: libc::c_int, start: u64, len: u64) -> io::Result<()> {
+    let (start, len) = (offset(start)?, offset(len)?);
+    // SAFETY: integers only.
+    retry(|| check(unsafe { libc::fallocate(file.as_raw_fd(), mode, start, len) }))?;
+    Ok(())
+}
+
+/// posix_fadvise(2). `len` 0 means to the end of the file.
+pub fn advise(file: &File, start: u64, len: u64, advice: libc::c_int) -> io::Result<()> {
+    // SAFETY: integers only.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), offset(start)?, offset(len)?, advice) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Writes the range's dirty pages to the device and waits for it (sync_file_range(2)): makes them
+/// clean, not durable.
+pub fn write_back(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let (start, len) = (offset(start)?, offset(len)?);
+    // SAFETY: integers only.
+    retry(|| check(unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) }))?;
+    Ok(())
+}
+
+/// syncfs(2): everything on the filesystem that holds `file`.
+pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    // SAFETY: integers only.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) })?;
+    Ok(())
+}
+
+/// The number of cached pages in a range (`cachestat`, Linux 6.5; `len` 0 means to the end).
+/// Fails with ENOSYS on older kernels and EPERM for files that the caller could not write.
+pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
+    let range = [start, len];
+    let mut counts = [0u64; 5]; // cached, dirty, under write-back, evicted, recently evicted
+    // SAFETY: struct cachestat_range is two u64 and struct cachestat five; both outlive the call.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &range, &mut counts, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(counts[0]) }
+}
+
+/// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`: None behind the last data.
+pub fn seek_extent(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    // SAFETY: integers only. The file's position moves; readers here never use it.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), offset(from)?, whence) };
+    match u64::try_from(found) {
+        Ok(at) => Ok(Some(at)),
+        Err(_) => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            e => Err(e),
+        },
+    }
+}
+
+/// Gives the open file a name, following /proc/self/fd (linkat(2)). Fails if the name is taken.
+pub fn link(file: &File, name: &Path) -> io::Result<()> {
+    let (from, to) = (path(&fd_path(file))?, path(name)?);
+    // SAFETY: both strings end in NUL and outlive the call.
+    check(unsafe {
+        libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    })?;
+    Ok(())
+}
+
+/// The name under which /proc shows an open file.
+pub fn fd_path(file: &impl AsRawFd) -> std::path::PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Renames, failing with EEXIST if the new name is taken (renameat2(2), `RENAME_NOREPLACE`).
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (path(from)?, path(to)?);
+    // SAFETY: both strings end in NUL and outlive the call.
+    check(unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_NOREPLACE)
+    })?;
+    Ok(())
+}
+
+/// Asks for a pipe of `bytes` (`F_SETPIPE_SZ`); gives the size it has now.
+pub fn widen_pipe(pipe: BorrowedFd<'_>, bytes: i32) -> io::Result<i32> {
+    // SAFETY: integers only.
+    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })
+}
+
+/// Waits until a read would not block (poll(2)). False: `limit` passed first.
+pub fn wait_readable(file: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one entry, which outlives the call.
+    match check(unsafe { libc::poll(&mut entry, 1, limit) }) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+        other => Ok(other? > 0),
+    }
+}
+
+/// An open file of ours with the same open file description as `fd`.
+pub fn duplicate(fd: RawFd) -> io::Result<File> {
+    // SAFETY: borrowed for the duration of the dup only; a closed number gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(File::from(borrowed.as_fd().try_clone_to_owned()?))
+}
+
+/// Size of a page of memory, and of the page cache, in bytes.
+pub fn page_size() -> u64 {
+    // SAFETY: integers only.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// The process's umask. Setting it is the only way to read it, so call this before threads start.
+pub fn umask() -> u32 {
+    // SAFETY: integers only; put back at once.
+    let mask = unsafe { libc::umask(0o077) };
+    // SAFETY: as above.
+    unsafe { libc::umask(mask) };
+    mask
+}
+
+/// True if whoever started us had this signal ignored, as nohup(1) does.
+pub fn signal_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: sigaction is a struct of integers, for which zero is a value.
+    let mut found: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only asks; `found` outlives the call.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut found) };
+    result == 0 && found.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ignores a signal, so that its cause comes back as an error instead (SIGXFSZ: EFBIG).
+pub fn ignore_signal(signal: libc::c_int) {
+    // SAFETY: SIG_IGN installs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
