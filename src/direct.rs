@@ -1,0 +1,27 @@
+//! Aligned direct I/O: a writer that anyone can use, its reader, and what both stand on.
+//!
+//! [`DirectWriter`] is an [`std::io::Write`] over `O_DIRECT` that keeps the length exact and leaves
+//! nothing in the page cache, the last partial block included. It knows nothing of copying.
+//!
+//! ```text
+//! writer, reader   any offset, length and chunking in; aligned transfers out
+//!     access       how this file is reached: direct, or the next best way, and what was counted
+//!     medium       the operations of a file, so that a test can put a strict fake disk there
+//!     alignment, buffer
+//! ```
+
+mod access;
+mod alignment;
+mod buffer;
+#[cfg(test)]
+pub(crate) mod fake;
+mod medium;
+mod reader;
+mod writer;
+
+pub(crate) use access::open;
+pub use access::{Direct, Refused, Traffic};
+pub use alignment::Alignment;
+pub use buffer::AlignedBuffer;
+pub use reader::DirectReader;
+pub use writer::{DirectWriter, Written};

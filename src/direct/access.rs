@@ -1,0 +1,368 @@
+//! How one file is reached: direct if it can be, else by the next best way; with an account of it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::Alignment;
+use super::medium::Medium;
+use crate::sys;
+
+/// What to do where direct I/O is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Direct {
+    /// Go on by other means that leave the cache clean, and say so.
+    #[default]
+    Auto,
+    /// Fail with [`Refused`].
+    Always,
+    /// Do not try: go through the page cache on purpose.
+    Never,
+}
+
+/// Direct I/O is refused, and [`Direct::Always`] was asked for. Travels inside an [`io::Error`].
+#[derive(Debug)]
+pub struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "direct I/O refused: {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Bytes moved, by the way they took. Padding and merged neighbours are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Between memory and device, past the page cache.
+    pub direct: u64,
+    /// Through the page cache and out of it again, at once.
+    pub uncached: u64,
+    /// Through the page cache and left there, as [`Direct::Never`] asks.
+    pub cached: u64,
+    /// To or from a file that lives in memory (tmpfs).
+    pub memory: u64,
+}
+
+/// The ways to reach a file, best first; a refusal moves on to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+enum Way {
+    /// O_DIRECT, and the filesystem keeps to it.
+    Direct,
+    /// O_DIRECT is accepted, but the filesystem may go through the cache all the same (btrfs).
+    Doubtful,
+    /// RWF_DONTCACHE, Linux 6.14.
+    DontCache,
+    /// Through the cache, then written back and dropped.
+    DropBehind,
+    /// Through the cache on purpose.
+    Cached,
+    /// There is nothing but the cache.
+    Memory,
+}
+
+const WAYS: [Way; 6] = [Way::Direct, Way::Doubtful, Way::DontCache, Way::DropBehind, Way::Cached, Way::Memory];
+
+/// One open file, reached by the best way that it allows.
+pub(crate) struct Access {
+    medium: Box<dyn Medium>,
+    alignment: Alignment,
+    policy: Direct,
+    way: AtomicU8,
+    why: OnceLock<String>,
+    /// For the ways that drop what they read: nobody had any of it cached when that began.
+    alone: OnceLock<bool>,
+    direct: AtomicU64,
+    uncached: AtomicU64,
+    other: AtomicU64,
+}
+
+impl Access {
+    /// Takes a file as [`open`] gave it. `writing` matters for filesystems that keep
+    /// their word on reads only. Fails with [`Refused`] as `policy` says.
+    pub fn new(file: File, refused: Option<String>, policy: Direct, writing: bool) -> io::Result<Self> {
+        let usual = Alignment { memory: 4096, offset: 4096 };
+        let device = file.metadata()?.file_type().is_block_device();
+        let filesystem = if device { 0 } else { sys::filesystem(&file)? };
+        let memory = sys::MEMORY_FILESYSTEMS.contains(&filesystem);
+        let (way, alignment, why) = if policy == Direct::Never {
+            (if memory { Way::Memory } else { Way::Cached }, usual, None)
+        } else if memory {
+            (Way::Memory, usual, Some("it lives in memory".to_string()))
+        } else if refused.is_some() {
+            (Way::DontCache, usual, refused)
+        } else {
+            match Alignment::probe(&file)? {
+                None => (Way::DontCache, usual, Some("the filesystem has none for this file".to_string())),
+                Some(found) if filesystem == sys::BTRFS => {
+                    // Measured on Linux 6.18: a direct write to a file with checksums goes through
+                    // the cache, page by page, and btrfs drops the pages itself.
+                    let checksums = sys::inode_flags(&file).is_none_or(|flags| flags & sys::NOCOW == 0);
+                    let why = (writing && checksums).then(|| "btrfs buffers what it checksums".to_string());
+                    (Way::Doubtful, found, why)
+                }
+                Some(found) => (Way::Direct, found, None),
+            }
+        };
+        if way > Way::Doubtful {
+            sys::set_direct(&file, false)?;
+        }
+        if let (Direct::Always, Some(why)) = (policy, &why) {
+            return Err(io::Error::other(Refused(why.clone())));
+        }
+        Ok(Self::with(Box::new(file), alignment, policy, way, why))
+    }
+
+    fn with(medium: Box<dyn Medium>, alignment: Alignment, policy: Direct, way: Way, why: Option<String>) -> Self {
+        let access = Self {
+            medium,
+            alignment,
+            policy,
+            way: AtomicU8::new(way as u8),
+            why: OnceLock::new(),
+            alone: OnceLock::new(),
+            direct: AtomicU64::new(0),
+            uncached: AtomicU64::new(0),
+            other: AtomicU64::new(0),
+        };
+        if let Some(why) = why {
+            access.why.get_or_init(|| why);
+        }
+        access
+    }
+
+    /// A fake disk in place of a file, reached direct.
+    #[cfg(test)]
+    pub fn fake(disk: super::fake::FakeDisk, policy: Direct) -> Self {
+        let alignment = disk.alignment();
+        Self::with(Box::new(disk), alignment, policy, Way::Direct, None)
+    }
+
+    pub fn medium(&self) -> &dyn Medium {
+        &*self.medium
+    }
+
+    pub fn alignment(&self) -> Alignment {
+        self.alignment
+    }
+
+    /// Why not all of it is direct, if so.
+    pub fn why(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
+    }
+
+    fn way(&self) -> Way {
+        WAYS[usize::from(self.way.load(Ordering::Acquire)).min(WAYS.len() - 1)]
+    }
+
+    /// True while transfers must be aligned.
+    pub fn aligned(&self) -> bool {
+        self.way() <= Way::Doubtful
+    }
+
+    /// True where the filesystem has to be watched for going through the cache.
+    pub fn doubtful(&self) -> bool {
+        self.way() == Way::Doubtful
+    }
+
+    /// True if this file is in the cache on purpose, and stays there.
+    pub fn stays_cached(&self) -> bool {
+        self.way() >= Way::Cached
+    }
+
+    /// The bytes moved so far.
+    pub fn traffic(&self) -> Traffic {
+        let other = self.other.load(Ordering::Relaxed);
+        let memory = self.way() == Way::Memory;
+        Traffic {
+            direct: self.direct.load(Ordering::Relaxed),
+            uncached: self.uncached.load(Ordering::Relaxed),
+            cached: if memory { 0 } else { other },
+            memory: if memory { other } else { 0 },
+        }
+    }
+
+    /// Counts `bytes` that moved by `way`.
+    fn count(&self, way: Way, bytes: u64) {
+        let counter = match way {
+            Way::Direct => &self.direct,
+            Way::Doubtful | Way::DontCache | Way::DropBehind => &self.uncached,
+            Way::Cached | Way::Memory => &self.other,
+        };
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Moves on to the next way if `error` means that this one is refused. True: try again.
+    fn fall_back(&self, from: Way, error: &io::Error) -> io::Result<bool> {
+        if self.way() != from {
+            return Ok(true); // another thread did
+        }
+        let next = match from {
+            Way::Direct | Way::Doubtful if refusal(error) => Way::DontCache,
+            Way::DontCache if refusal(error) => Way::DropBehind,
+            _ => return Ok(false),
+        };
+        if next == Way::DropBehind {
+            // Read-ahead would insert pages that cannot be told from those of others.
+            self.medium.no_read_ahead()?;
+        } else {
+            let why = format!("the filesystem refuses aligned transfers ({error})");
+            if self.policy == Direct::Always {
+                return Err(io::Error::other(Refused(why)));
+            }
+            self.medium.set_direct(false)?;
+            self.why.get_or_init(|| why);
+        }
+        self.way.store(next as u8, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Writes all of `data`, of which `counted` bytes are the caller's own (the rest is padding).
+    /// While [`Access::aligned`], address, offset and length must be aligned.
+    pub fn write_all(&self, data: &[u8], at: u64, counted: u64) -> io::Result<()> {
+        let (mut done, mut stuck) = (0, 0);
+        while done < data.len() {
+            let (way, rest) = (self.way(), &data[done..]);
+            let mut moved = match self.medium.write_at(rest, at + done as u64, way == Way::DontCache) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if self.fall_back(way, &e)? => continue,
+                other => other?,
+            };
+            if way <= Way::Doubtful && moved < rest.len() {
+                // The rest would start at an odd offset: go back to the last aligned one.
+                moved = self.alignment.down(moved as u64) as usize;
+            }
+            stuck = if moved == 0 { stuck + 1 } else { 0 };
+            if stuck > 3 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            if way == Way::DropBehind {
+                self.drop_behind(at + done as u64, moved as u64)?;
+            }
+            done += moved;
+        }
+        self.count(self.way(), counted);
+        Ok(())
+    }
+
+    /// Writes what no aligned transfer can, the cut last block of a file that grows in place:
+    /// through the page cache. Gives the range to drop once it is on the medium, if any; a page
+    /// that others had cached stays. No other write may be under way.
+    pub fn write_exact(&self, data: &[u8], at: u64) -> io::Result<Option<(u64, u64)>> {
+        let start = at - at % sys::page_size();
+        let len = at + data.len() as u64 - start;
+        let shared = self.medium.cached(start, len).unwrap_or(0) > 0;
+        self.medium.set_direct(false)?;
+        let mut done = 0;
+        while done < data.len() {
+            match self.medium.write_at(&data[done..], at + done as u64, false) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                other => done += other?,
+            }
+        }
+        self.count(Way::DropBehind, data.len() as u64);
+        Ok((!shared).then_some((start, len)))
+    }
+
+    fn drop_behind(&self, start: u64, len: u64) -> io::Result<()> {
+        // Not every filesystem has a ranged write-back; all have fsync.
+        self.medium.write_back(start, len).or_else(|_| self.medium.sync())?;
+        self.medium.forget(start, len)
+    }
+
+    /// Reads at `at` until `skew + wanted` bytes are there or the file ends; gives the bytes read,
+    /// perhaps more. The first `skew` are there for alignment only. While [`Access::aligned`],
+    /// address, offset and length of `buffer` must be aligned.
+    pub fn read_full(&self, buffer: &mut [u8], at: u64, skew: usize, wanted: usize) -> io::Result<usize> {
+        let way = self.way();
+        let watched = matches!(way, Way::Doubtful | Way::DropBehind);
+        let start = at - at % sys::page_size();
+        let len = at + buffer.len() as u64 - start;
+        let cached = || if watched { self.medium.cached(start, len).ok() } else { None };
+        if watched {
+            self.alone.get_or_init(|| self.medium.cached(0, 0).unwrap_or(0) == 0);
+        }
+        let before = cached();
+        let read = self.read_some(buffer, at, skew + wanted)?;
+        let mut took = self.way();
+        if way == Way::Doubtful && took == Way::Doubtful {
+            // btrfs reads compressed extents through the cache, and says nothing.
+            if cached() > before {
+                let why = "the filesystem went through the cache (compressed data?)";
+                if self.policy == Direct::Always {
+                    return Err(io::Error::other(Refused(why.into())));
+                }
+                self.why.get_or_init(|| why.into());
+            } else {
+                took = Way::Direct;
+            }
+        }
+        // Pages that others had there stay; where that cannot be known, ours must not.
+        if watched && took != Way::Direct && before.unwrap_or(0) == 0 {
+            self.medium.forget(start, len)?;
+        }
+        self.count(took, read.saturating_sub(skew).min(wanted) as u64);
+        Ok(read)
+    }
+
+    /// Ends the reading: drops the pages that two neighbouring reads took for each other's.
+    pub fn finish_reading(&self) -> io::Result<()> {
+        if self.alone.get() == Some(&true) && self.uncached.load(Ordering::Relaxed) > 0 {
+            self.medium.forget(0, 0)?;
+        }
+        Ok(())
+    }
+
+    fn read_some(&self, buffer: &mut [u8], at: u64, needed: usize) -> io::Result<usize> {
+        let mut done = 0;
+        loop {
+            let way = self.way();
+            let end = if way <= Way::Doubtful { buffer.len() } else { needed };
+            let moved = match self.medium.read_at(&mut buffer[done..end], at + done as u64, way == Way::DontCache) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if self.fall_back(way, &e)? => continue,
+                other => other?,
+            };
+            let total = done + moved;
+            if total >= needed || moved == 0 {
+                return Ok(total);
+            }
+            let next = if way <= Way::Doubtful { self.alignment.down(total as u64) as usize } else { total };
+            if next == done {
+                return Ok(total); // less than a block more: the file's end
+            }
+            done = next;
+        }
+    }
+}
+
+/// Opens `path` with O_DIRECT, or without where the filesystem or `policy` say so.
+pub(crate) fn open(
+    path: &Path,
+    options: &OpenOptions,
+    flags: i32,
+    policy: Direct,
+) -> io::Result<(File, Option<String>)> {
+    if policy == Direct::Never {
+        return Ok((options.clone().custom_flags(flags).open(path)?, None));
+    }
+    match options.clone().custom_flags(flags | libc::O_DIRECT).open(path) {
+        Err(e) if refusal(&e) => {
+            let file = options.clone().custom_flags(flags).open(path)?;
+            Ok((file, Some(format!("the filesystem does not open with O_DIRECT ({e})"))))
+        }
+        other => Ok((other?, None)),
+    }
+}
+
+/// True for the errors by which filesystems say that they do not do this kind of I/O.
+fn refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS))
+}

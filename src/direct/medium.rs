@@ -1,0 +1,90 @@
+//! The operations of a file, as [`Access`](super::Access) uses them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+
+use crate::sys;
+
+/// What can be done to a file. One call is one system call: it may be short, and it may fail.
+pub(crate) trait Medium: Send + Sync {
+    /// Reads at an offset; `dontcache` asks the kernel to leave no pages behind.
+    fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize>;
+    /// Writes at an offset; `dontcache` as above.
+    fn write_at(&self, data: &[u8], at: u64, dontcache: bool) -> io::Result<usize>;
+    /// Switches O_DIRECT.
+    fn set_direct(&self, on: bool) -> io::Result<()>;
+    /// Makes a range read as zeros without writing them; EOPNOTSUPP where that is not possible.
+    fn zero(&self, start: u64, len: u64) -> io::Result<()>;
+    /// The length now.
+    fn len(&self) -> io::Result<u64>;
+    /// Sets the length.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Waits until data and metadata are on the medium.
+    fn sync(&self) -> io::Result<()>;
+    /// Writes dirty pages of a range back, without making them durable.
+    fn write_back(&self, start: u64, len: u64) -> io::Result<()>;
+    /// Drops clean pages of a range from the cache; `len` 0 means to the end.
+    fn forget(&self, start: u64, len: u64) -> io::Result<()>;
+    /// Turns read-ahead off.
+    fn no_read_ahead(&self) -> io::Result<()>;
+    /// Counts cached pages of a range; `len` 0 means to the end.
+    fn cached(&self, start: u64, len: u64) -> io::Result<u64>;
+}
+
+impl Medium for File {
+    fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize> {
+        if dontcache {
+            return sys::read_dontcache(self, buffer, Some(at));
+        }
+        let len = buffer.len().min(sys::MAX_TRANSFER);
+        FileExt::read_at(self, &mut buffer[..len], at)
+    }
+
+    fn write_at(&self, data: &[u8], at: u64, dontcache: bool) -> io::Result<usize> {
+        if dontcache {
+            return sys::write_dontcache(self, data, Some(at));
+        }
+        FileExt::write_at(self, &data[..data.len().min(sys::MAX_TRANSFER)], at)
+    }
+
+    fn set_direct(&self, on: bool) -> io::Result<()> {
+        sys::set_direct(self, on)
+    }
+
+    fn zero(&self, start: u64, len: u64) -> io::Result<()> {
+        let how = match self.metadata()?.file_type().is_block_device() {
+            true => libc::FALLOC_FL_ZERO_RANGE,
+            false => libc::FALLOC_FL_PUNCH_HOLE,
+        };
+        sys::fallocate(self, how | libc::FALLOC_FL_KEEP_SIZE, start, len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn write_back(&self, start: u64, len: u64) -> io::Result<()> {
+        sys::write_back(self, start, len)
+    }
+
+    fn forget(&self, start: u64, len: u64) -> io::Result<()> {
+        sys::advise(self, start, len, libc::POSIX_FADV_DONTNEED)
+    }
+
+    fn no_read_ahead(&self) -> io::Result<()> {
+        sys::advise(self, 0, 0, libc::POSIX_FADV_RANDOM)
+    }
+
+    fn cached(&self, start: u64, len: u64) -> io::Result<u64> {
+        sys::cached_pages(self, start, len)
+    }
+}

@@ -1,0 +1,513 @@
+//! [`DirectWriter`]: any bytes in, aligned direct transfers out, the exact length at the end.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::access::{Access, Direct, Traffic, open};
+use super::{AlignedBuffer, Alignment};
+use crate::sys;
+
+/// Bytes per write of the sequential face. Larger is hardly faster; 1 MiB is half as fast.
+const BUFFER: usize = 4 << 20;
+
+/// Writes a file or block device past the page cache.
+///
+/// Two faces on one file: [`io::Write`] appends from offset 0 in any chunking, through one 4 MiB
+/// buffer; [`DirectWriter::write_at`] takes any offset and length, from several threads. Both end
+/// in [`DirectWriter::finish`], which consumes the writer; **without it the tail is lost.**
+///
+/// Transfers are aligned as the device asks ([`Alignment::probe`]). What an aligned transfer cannot
+/// express is made exact:
+/// - in a file that this writer created, the last block is padded, written direct, and cut off;
+/// - on a device, and inside a file that was there, the neighbouring bytes are read and kept;
+/// - where a file that was there grows to an odd length, the last block goes through one page of
+///   the cache, so that no padding is ever visible; the page is dropped after it is written.
+///
+/// A write that failed stays failed: every later call says so, [`DirectWriter::finish`] included.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/doctest");
+/// # std::fs::create_dir_all(&dir)?;
+/// # let path = dir.join(format!("out-{}.img", std::process::id()));
+/// use std::io::{self, Read};
+///
+/// // Any reader: a response body, a decompressor, a socket.
+/// let mut response = io::repeat(7).take(1_000_001);
+///
+/// let mut writer = dio_cp::DirectWriter::create(&path)?; // probes the alignment
+/// io::copy(&mut response, &mut writer)?; // any chunking
+/// let written = writer.finish()?; // exact length, on the medium, nothing cached
+///
+/// assert_eq!(std::fs::metadata(&path)?.len(), 1_000_001);
+/// assert_eq!(written.traffic.cached, 0);
+/// # std::fs::remove_file(&path)
+/// # }
+/// ```
+#[must_use = "without finish() the tail is lost"]
+pub struct DirectWriter {
+    access: Access,
+    /// Everything in the file is this writer's own: it may pad and cut.
+    owned: bool,
+    /// Bytes that were there before.
+    existing: u64,
+    /// One past the last byte written.
+    end: AtomicU64,
+    /// Parts of blocks behind what was there, to be written at the end: (offset, bytes).
+    pieces: Mutex<Vec<(u64, Vec<u8>)>>,
+    failed: OnceLock<(io::ErrorKind, String)>,
+    buffer: Option<AlignedBuffer>,
+    filled: usize,
+    position: u64,
+}
+
+/// What a finished writer did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes by the way they took.
+    pub traffic: Traffic,
+    /// Why not all of them went direct, if so.
+    pub why: Option<String>,
+    /// Pages of the written file in the cache at the end; None if the kernel does not tell
+    /// (before Linux 6.5), or if they are there on purpose.
+    pub cached_pages: Option<u64>,
+}
+
+impl DirectWriter {
+    /// Creates `path`, or empties it, and writes it under that name from the start: a reader sees
+    /// it grow. Where direct I/O is refused the file is written uncached ([`Direct::Auto`]).
+    /// Fails as open(2) does.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let (file, refused) = open(path.as_ref(), &options, 0, Direct::Auto)?;
+        Self::over(file, refused, Direct::Auto, true)
+    }
+
+    /// Overwrites an open file or block device in place, from offset 0; nothing outside the bytes
+    /// written changes. Sets O_DIRECT on the file, and clears it again where it is refused. Parts
+    /// of blocks need `file` to be open for reading too.
+    pub fn new(file: File) -> io::Result<Self> {
+        let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
+        Self::over(file, refused, Direct::Auto, false)
+    }
+
+    /// `owned`: the file is new and empty.
+    pub(crate) fn over(file: File, refused: Option<String>, policy: Direct, owned: bool) -> io::Result<Self> {
+        let existing = if owned { 0 } else { io::Seek::seek(&mut &file, io::SeekFrom::End(0))? };
+        Ok(Self::on(Access::new(file, refused, policy, true)?, owned, existing))
+    }
+
+    fn on(access: Access, owned: bool, existing: u64) -> Self {
+        Self {
+            access,
+            owned,
+            existing,
+            end: AtomicU64::new(0),
+            pieces: Mutex::new(Vec::new()),
+            failed: OnceLock::new(),
+            buffer: None,
+            filled: 0,
+            position: 0,
+        }
+    }
+
+    /// What the file asks of transfers. Writes that keep to it, from an [`AlignedBuffer`], go
+    /// straight through; all others cost a copy or a merge.
+    pub fn alignment(&self) -> Alignment {
+        self.access.alignment()
+    }
+
+    /// True while writes go with O_DIRECT.
+    pub fn is_direct(&self) -> bool {
+        self.access.aligned()
+    }
+
+    /// Writes all of `data` at `at`. Several threads may do so at once; no byte may be written
+    /// twice. Short writes are gone on with. Fails as pwrite(2) does, and if a write failed before.
+    pub fn write_at(&self, data: &[u8], at: u64) -> io::Result<()> {
+        self.sticky(|| self.put(data, at))
+    }
+
+    /// Makes `len` bytes at `at` read as zeros, without writing them where the file allows it.
+    pub fn zero_at(&self, at: u64, len: u64) -> io::Result<()> {
+        self.sticky(|| self.put_zeros(at, len))
+    }
+
+    /// Ends the writing: exact length, data and metadata on the medium (fsync), no page left in the
+    /// cache. Fails if that cannot be, or if a write failed before; the file's content is then
+    /// undefined.
+    pub fn finish(self) -> io::Result<Written> {
+        self.finish_with(true, || Ok(()))
+    }
+
+    /// As [`DirectWriter::finish`]; `last` sees the file at its final length and before the fsync.
+    /// Without `sync` nothing waits for the medium.
+    pub(crate) fn finish_with(mut self, sync: bool, last: impl FnOnce() -> io::Result<()>) -> io::Result<Written> {
+        self.drain(true)?;
+        self.check()?;
+        let end = self.end.load(Ordering::Acquire);
+        let mut drop = self.put_pieces()?;
+        let medium = self.access.medium();
+        if self.owned {
+            medium.set_len(end)?;
+            drop = Some((0, 0));
+        } else if end > self.existing && medium.len()? < end {
+            medium.set_len(end)?; // it ends in a hole
+        }
+        last()?;
+        let mut cached_pages = None;
+        if sync {
+            medium.sync()?;
+        }
+        if !self.access.stays_cached() {
+            if let Some((start, len)) = drop {
+                // ext4 and XFS zero the rest of the cut block in the cache. Only a clean page can
+                // be dropped.
+                if !sync {
+                    medium.write_back(start, len)?;
+                }
+                medium.forget(start, len)?;
+            }
+            cached_pages = medium.cached(0, 0).ok();
+        }
+        let (traffic, why) = (self.access.traffic(), self.access.why().map(str::to_string));
+        Ok(Written { traffic, why, cached_pages })
+    }
+
+    fn sticky<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.check()?;
+        work().inspect_err(|e| {
+            self.failed.get_or_init(|| (e.kind(), e.to_string()));
+        })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.failed.get() {
+            Some((kind, text)) => Err(io::Error::new(*kind, format!("an earlier write failed: {text}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&self, data: &[u8], at: u64) -> io::Result<()> {
+        let len = data.len() as u64;
+        let end = at.checked_add(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
+        if !self.access.aligned() {
+            self.access.write_all(data, at, len)?;
+        } else {
+            let alignment = self.alignment();
+            let body = alignment.up(at).min(end); // first byte of the aligned middle
+            let tail = alignment.down(end).max(body); // first byte behind it
+            let (head_bytes, rest) = data.split_at((body - at) as usize);
+            let (body_bytes, tail_bytes) = rest.split_at((tail - body) as usize);
+            self.put_part(head_bytes, at)?;
+            self.put_body(body_bytes, body)?;
+            self.put_part(tail_bytes, tail)?;
+        }
+        self.end.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Whole blocks, at an aligned offset.
+    fn put_body(&self, data: &[u8], at: u64) -> io::Result<()> {
+        if self.alignment().fits(data) {
+            return self.access.write_all(data, at, data.len() as u64);
+        }
+        let mut bounce = AlignedBuffer::new(data.len().min(BUFFER))?;
+        for (i, part) in data.chunks(BUFFER).enumerate() {
+            bounce[..part.len()].copy_from_slice(part);
+            self.access.write_all(&bounce[..part.len()], at + (i * BUFFER) as u64, part.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Part of one block: merged with what is there, or kept for the end.
+    fn put_part(&self, data: &[u8], at: u64) -> io::Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let block = self.alignment().down(at);
+        let size = self.alignment().offset;
+        if block + size > self.existing {
+            pieces.push((at, data.to_vec()));
+            return Ok(());
+        }
+        // The lock is held on: two parts of one block must not overtake each other.
+        let mut buffer = AlignedBuffer::new(size as usize)?;
+        let whole = &mut buffer[..size as usize];
+        self.access.read_full(whole, block, size as usize, 0)?;
+        if !self.access.aligned() {
+            return self.access.write_all(data, at, data.len() as u64);
+        }
+        let place = (at - block) as usize;
+        whole[place..place + data.len()].copy_from_slice(data);
+        self.access.write_all(whole, block, data.len() as u64)
+    }
+
+    /// The parts kept for the end. Gives the range that then wants dropping from the cache.
+    fn put_pieces(&mut self) -> io::Result<Option<(u64, u64)>> {
+        let mut pieces = std::mem::take(self.pieces.get_mut().unwrap_or_else(PoisonError::into_inner));
+        pieces.sort_unstable();
+        let (alignment, mut drop) = (self.alignment(), None);
+        if self.owned && self.access.aligned() {
+            let size = alignment.offset as usize;
+            let mut buffer = AlignedBuffer::new(size)?;
+            for block in pieces.chunk_by(|a, b| alignment.down(a.0) == alignment.down(b.0)) {
+                let start = alignment.down(block[0].0);
+                buffer.fill(0); // the padding is zeros, never what was here before
+                for (at, data) in block {
+                    let place = (at - start) as usize;
+                    buffer[place..place + data.len()].copy_from_slice(data);
+                }
+                let own: usize = block.iter().map(|(_, data)| data.len()).sum();
+                self.access.write_all(&buffer[..size], start, own as u64)?;
+            }
+            return Ok(None);
+        }
+        for (at, data) in pieces {
+            if self.access.aligned() {
+                drop = drop.or(self.access.write_exact(&data, at)?);
+            } else {
+                self.access.write_all(&data, at, data.len() as u64)?;
+            }
+        }
+        Ok(drop)
+    }
+
+    fn put_zeros(&self, at: u64, len: u64) -> io::Result<()> {
+        let end = at.checked_add(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
+        if !self.owned && at < self.existing {
+            // Whole pages can be zeroed without a write; the rest would go through the cache.
+            let unit = self.alignment().offset.max(sys::page_size());
+            let last = end.min(self.existing);
+            let body = at.next_multiple_of(unit).min(last);
+            let tail = (last - last % unit).max(body);
+            let zeros = AlignedBuffer::new(BUFFER.min(len.max(1) as usize))?;
+            self.put(&zeros[..(body - at) as usize], at)?;
+            if tail > body && self.access.medium().zero(body, tail - body).is_err() {
+                for start in (body..tail).step_by(BUFFER) {
+                    self.put(&zeros[..(tail - start).min(BUFFER as u64) as usize], start)?;
+                }
+            }
+            self.put(&zeros[..(last - tail) as usize], tail)?;
+        }
+        self.end.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Writes the whole blocks of the sequential buffer out; `all`: the rest too.
+    fn drain(&mut self, all: bool) -> io::Result<()> {
+        let Some(buffer) = self.buffer.take() else { return Ok(()) };
+        let len = if all { self.filled } else { self.alignment().down(self.filled as u64) as usize };
+        self.write_at(&buffer[..len], self.position)?;
+        self.position += len as u64;
+        let mut buffer = buffer;
+        buffer.copy_within(len..self.filled, 0);
+        self.filled -= len;
+        self.buffer = Some(buffer);
+        Ok(())
+    }
+}
+
+impl io::Write for DirectWriter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        let buffer = match &mut self.buffer {
+            Some(buffer) => buffer,
+            empty => empty.insert(AlignedBuffer::new(BUFFER)?),
+        };
+        let n = data.len().min(BUFFER - self.filled);
+        buffer[self.filled..self.filled + n].copy_from_slice(&data[..n]);
+        self.filled += n;
+        if self.filled == BUFFER {
+            self.drain(false)?;
+        }
+        Ok(n)
+    }
+
+    /// Writes out all whole blocks; part of one stays in memory until [`DirectWriter::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        self.check()?;
+        self.drain(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::fake::{FakeDisk, Operation};
+    use super::*;
+
+    fn owned(disk: &FakeDisk) -> DirectWriter {
+        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), true, 0)
+    }
+
+    fn in_place(disk: &FakeDisk) -> DirectWriter {
+        let existing = disk.content().len() as u64;
+        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), false, existing)
+    }
+
+    #[test]
+    fn the_tail_is_padded_written_direct_cut_synced_and_dropped_in_this_order() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 4096, Vec::new());
+        let mut writer = owned(&disk);
+        writer.write_all(&[9; 5000])?;
+        let written = writer.finish()?;
+        use Operation::*;
+        let expected = [Write(0, 4096), Write(4096, 4096), Truncate(5000), Sync, Forget(0, 0)];
+        assert_eq!(disk.changes(), expected);
+        assert_eq!(disk.content(), [9; 5000]);
+        assert_eq!(written.traffic, Traffic { direct: 5000, ..Traffic::default() });
+        Ok(())
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_bytes_and_only_aligned_transfers() -> io::Result<()> {
+        let bytes: Vec<u8> = (0..BUFFER * 2 + 777).map(|i| (i % 251) as u8).collect();
+        for chunk in [1000, 4096, 65_537, BUFFER, BUFFER + 1] {
+            let disk = FakeDisk::new(512, 4096, Vec::new());
+            let mut writer = owned(&disk);
+            for (i, part) in bytes.chunks(chunk).enumerate() {
+                writer.write_all(part)?;
+                if i % 3 == 0 {
+                    writer.flush()?;
+                }
+            }
+            assert_eq!(writer.finish()?.traffic.direct, bytes.len() as u64);
+            assert!(disk.content() == bytes, "chunk {chunk}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn in_place_writes_change_nothing_outside_their_range() -> io::Result<()> {
+        let before: Vec<u8> = (0..20_000).map(|i| (i % 250) as u8 + 1).collect();
+        for at in [0, 1, 511, 512, 4095, 4096, 12_000] {
+            for len in [0, 1, 511, 512, 513, 4096, 7000] {
+                let disk = FakeDisk::new(512, 512, before.clone());
+                let writer = in_place(&disk);
+                writer.write_at(&vec![0xff; len], at)?;
+                let written = writer.finish()?;
+                let mut want = before.clone();
+                want[at as usize..at as usize + len].fill(0xff);
+                assert!(disk.content() == want, "at {at} len {len}");
+                assert_eq!(written.traffic.direct, len as u64);
+                assert!(!disk.changes().iter().any(|o| matches!(o, Operation::Truncate(_))));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_grows_in_place_is_never_longer_than_it_should_be() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 512, vec![1; 700]);
+        let writer = in_place(&disk);
+        writer.write_at(&[2; 1000], 600)?;
+        assert!(disk.content().len() <= 1600);
+        let written = writer.finish()?;
+        assert_eq!(disk.content().len(), 1600);
+        assert_eq!((disk.content()[599], disk.content()[600], disk.content()[1599]), (1, 2, 2));
+        assert_eq!(written.traffic.direct + written.traffic.uncached, 1000);
+        assert!(written.traffic.uncached < 1024);
+        Ok(())
+    }
+
+    #[test]
+    fn parts_of_one_block_from_several_threads_all_survive() -> io::Result<()> {
+        for fresh in [true, false] {
+            let disk = FakeDisk::new(512, 4096, if fresh { Vec::new() } else { vec![0; 8192] });
+            let writer = if fresh { owned(&disk) } else { in_place(&disk) };
+            std::thread::scope(|scope| {
+                for part in 0..8u8 {
+                    let writer = &writer;
+                    scope.spawn(move || writer.write_at(&[part + 1; 1000], u64::from(part) * 1000));
+                }
+            });
+            writer.finish()?;
+            let want: Vec<u8> = (0..8000).map(|i| (i / 1000) as u8 + 1).collect();
+            assert!(disk.content()[..8000] == want, "fresh {fresh}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_at_the_first_write_goes_on_uncached_and_says_so() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 512, Vec::new());
+        disk.refuse_direct();
+        disk.refuse_dontcache();
+        let writer = owned(&disk);
+        writer.write_at(&[5; 1000], 0)?;
+        let written = writer.finish()?;
+        assert_eq!(disk.content(), [5; 1000]);
+        assert_eq!(written.traffic, Traffic { uncached: 1000, ..Traffic::default() });
+        assert!(written.why.is_some_and(|why| why.contains("refuses")));
+        let changes = disk.changes();
+        let dropped = changes.iter().position(|o| matches!(o, Operation::Forget(0, 512)));
+        assert!(dropped.is_some(), "{changes:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_under_always_is_an_error() {
+        let disk = FakeDisk::new(512, 512, Vec::new());
+        disk.refuse_direct();
+        let writer = DirectWriter::on(Access::fake(disk.clone(), Direct::Always), true, 0);
+        let error = writer.write_at(&[5; 1024], 0).err();
+        assert!(error.is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<super::super::Refused>())));
+        assert!(disk.content().is_empty());
+    }
+
+    #[test]
+    fn short_writes_go_on_from_an_aligned_offset() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 512, Vec::new());
+        disk.short_transfers(1500);
+        let mut writer = owned(&disk);
+        let bytes: Vec<u8> = (0..10_000).map(|i| (i % 253) as u8).collect();
+        writer.write_all(&bytes)?;
+        writer.finish()?;
+        assert_eq!(disk.content(), bytes);
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_that_takes_nothing_is_an_error_not_a_loop() {
+        let disk = FakeDisk::new(512, 512, Vec::new());
+        disk.short_transfers(100);
+        let error = owned(&disk).write_at(&[5; 1024], 0).err();
+        assert_eq!(error.map(|e| e.kind()), Some(io::ErrorKind::WriteZero));
+    }
+
+    #[test]
+    fn a_failed_write_stays_failed() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 512, Vec::new());
+        disk.fail_writes_at(1024, libc::ENOSPC);
+        let writer = owned(&disk);
+        writer.write_at(&[1; 1024], 0)?;
+        let first = writer.write_at(&[1; 512], 1024).err();
+        assert_eq!(first.and_then(|e| e.raw_os_error()), Some(libc::ENOSPC));
+        let second = writer.write_at(&[1; 512], 0).err().map(|e| e.to_string());
+        assert!(second.is_some_and(|e| e.contains("earlier write failed")));
+        assert!(writer.finish().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn zeroing_a_range_in_place_keeps_its_neighbours() -> io::Result<()> {
+        let disk = FakeDisk::new(512, 512, vec![1; 50_000]);
+        let writer = in_place(&disk);
+        writer.zero_at(1000, 20_000)?;
+        writer.zero_at(49_000, 3_000)?;
+        writer.finish()?;
+        let mut want = vec![1; 52_000];
+        want[1000..21_000].fill(0);
+        want[49_000..].fill(0);
+        assert!(disk.content() == want);
+        assert!(disk.changes().contains(&Operation::Zero(4096, 16_384)));
+        Ok(())
+    }
+}
