@@ -1,0 +1,164 @@
+//! The copy: symmetric workers, each with one buffer, each in the same loop.
+//!
+//! ```text
+//! source.next(&mut block)    claims the next range, in order, and fills the buffer
+//! destination.put(&block)    writes it: at its offset, in parallel; or in its turn, to a stream
+//! ```
+//!
+//! There is no queue and no pool: a worker that must wait waits at the [`Turnstile`]. Ranges are
+//! handed out in order, so the one that the others wait for is always being worked on. A worker that
+//! fails shuts the turnstile, and the others stop at their next block.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::block::{Block, Layout};
+use crate::destination::{self, Destination};
+use crate::direct::{Traffic, Written};
+use crate::error::{Error, Result, quoted};
+use crate::event::{Event, Observer, Phase};
+use crate::job::Job;
+use crate::source::{self, Source};
+use crate::standing::Standing;
+use crate::turnstile::Turnstile;
+
+/// What a finished copy did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Bytes at the destination, holes included.
+    pub bytes: u64,
+    /// Of these, bytes that the source had as holes.
+    pub holes: u64,
+    /// How the source was read.
+    pub read: Traffic,
+    /// How the destination was written.
+    pub written: Written,
+    /// From the start to the last fsync.
+    pub elapsed: Duration,
+    /// What the user should know: what did not go direct, what changed meanwhile.
+    pub notes: Vec<String>,
+}
+
+/// Copies as `job` says. On an error nothing is left behind, and [`Error::left`] says what stands
+/// under the destination's name. `standing` is for a thread that may have to end the copy early.
+pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
+    attempt(job, observer, standing).map_err(|mut error| {
+        error.left = standing.abandon();
+        error
+    })
+}
+
+fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
+    let started = Instant::now();
+    let from = source::open(job)?;
+    let (name, to) = destination::open(job, &from, observer, standing)?;
+    let layout = layout(job, &*from.source, &*to)?;
+    let length = from.source.length();
+    observer.event(Event::Detail(&format!("{}: {}", quoted(&from.name), from.source.describe())));
+    observer.event(Event::Detail(&format!("{}: {}", quoted(&name), to.describe())));
+
+    if length.is_some_and(|length| length > job.block_size as u64) {
+        observer.event(Event::Phase(Phase::Reserving));
+        from.source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
+    }
+    observer.event(Event::Start(length));
+    let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
+    let workers = blocks.min(job.queue_depth as u64) as usize;
+    let moved = run(workers, &layout, &*from.source, &*to, observer)?;
+
+    let mut notes: Vec<String> = from.source.finish()?.into_iter().collect();
+    observer.event(Event::Phase(Phase::Syncing));
+    let finished = to.finish(&from)?;
+    let (read, why) = from.source.traffic();
+    notes.extend(note(&from.name, "read", &read, why.as_deref()));
+    notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
+    notes.extend(finished.notes);
+    if let Some(pages) = finished.written.cached_pages.filter(|pages| *pages > 0 && !job.in_place && !job.force) {
+        notes.push(format!("{pages} pages of {} are in the page cache", quoted(&name)));
+    }
+    let Moved { bytes, holes } = moved;
+    Ok(Report { bytes, holes, read, written: finished.written, elapsed: started.elapsed(), notes })
+}
+
+/// How the copy is cut into blocks, so that both sides get what their alignment asks for.
+fn layout(job: &Job, source: &dyn Source, destination: &dyn Destination) -> Result<Layout> {
+    let unit = destination.alignment();
+    let needed = unit.max(source.alignment());
+    if !(job.block_size as u64).is_multiple_of(needed) {
+        let why = format!("--block-size {} is not a multiple of {needed}, as direct I/O needs here", job.block_size);
+        let right = (job.block_size as u64).next_multiple_of(needed);
+        return Err(Error::usage(why).hint(format!("--block-size {right} is")));
+    }
+    Ok(Layout { block_size: job.block_size, unit, lead: (job.seek % unit) as usize })
+}
+
+/// What the workers moved.
+#[derive(Default)]
+struct Moved {
+    bytes: u64,
+    holes: u64,
+}
+
+fn run(
+    workers: usize,
+    layout: &Layout,
+    source: &dyn Source,
+    destination: &dyn Destination,
+    observer: &dyn Observer,
+) -> Result<Moved> {
+    let turns = Turnstile::default();
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let total: Mutex<Moved> = Mutex::default();
+    let work = || {
+        let mut moved = Moved::default();
+        let mut step = || -> Result<()> {
+            let mut block = Block::new(source.room(layout)).map_err(no_memory)?;
+            while source.next(layout, &mut block, &turns)? {
+                destination.put(&block, &turns)?;
+                observer.event(Event::Copied(block.len));
+                moved.bytes += block.len;
+                moved.holes += if block.hole { block.len } else { 0 };
+            }
+            Ok(())
+        };
+        if let Err(error) = step() {
+            turns.shut();
+            // The first one is the cause.
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+        total.bytes += moved.bytes;
+        total.holes += moved.holes;
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            // Where threads are short, fewer do as well: this one is always there.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+fn no_memory(e: std::io::Error) -> Error {
+    Error::io("making a buffer for", &PathBuf::from("the copy"), e)
+        .hint("a smaller --block-size or --queue-depth needs less memory")
+}
+
+/// One line on what did not go direct, if anything.
+fn note(name: &std::path::Path, verb: &str, traffic: &Traffic, why: Option<&str>) -> Option<String> {
+    let (bytes, how) = match traffic {
+        Traffic { uncached: bytes @ 1.., .. } => (bytes, "uncached"),
+        Traffic { cached: bytes @ 1.., .. } => (bytes, "through the page cache"),
+        Traffic { memory: bytes @ 1.., .. } => (bytes, "in memory"),
+        _ => return None,
+    };
+    let why = why?;
+    Some(format!("not direct: {bytes} bytes of {} {verb} {how}: {why}", quoted(name)))
+}

@@ -1,0 +1,147 @@
+//! Where the bytes go.
+
+mod attributes;
+mod device;
+mod file;
+mod publish;
+mod stream;
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::block::Block;
+use crate::direct::Written;
+use crate::error::{Error, Result, quoted};
+use crate::event::Observer;
+use crate::job::{End, Job};
+use crate::source;
+use crate::standing::Standing;
+use crate::turnstile::Turnstile;
+
+/// A destination of blocks, written by several workers.
+pub trait Destination: Sync {
+    /// The alignment at which blocks should begin, in bytes; 1 if it does not matter.
+    fn alignment(&self) -> u64;
+
+    /// Sets space aside for a range of the copy, so that a full disk is known at once.
+    fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes one block. Files and devices in parallel, at its offset; streams in order.
+    fn put(&self, block: &Block, turns: &Turnstile) -> Result<()>;
+
+    /// Everything is there: makes it exact, durable and visible.
+    fn finish(self: Box<Self>, from: &source::Opened) -> Result<Finished>;
+
+    /// What was chosen, for -v.
+    fn describe(&self) -> String;
+}
+
+/// What came of a destination.
+pub struct Finished {
+    /// How the bytes were written.
+    pub written: Written,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Opens the destination. Nothing is written yet; everything that can be refused now, is.
+pub fn open<'a>(
+    job: &'a Job,
+    from: &source::Opened,
+    observer: &dyn Observer,
+    standing: &'a Standing,
+) -> Result<(PathBuf, Box<dyn Destination + 'a>)> {
+    let End::Path(asked) = &job.destination else {
+        let name = PathBuf::from("standard output");
+        let fail = |e| Error::io("opening", &name, e);
+        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
+        refuse_same(from, &name, &file.metadata().map_err(fail)?)?;
+        let stream = stream::StreamDestination::new(job, &name, file)?;
+        return Ok((name, Box::new(stream)));
+    };
+    let (path, found) = resolve(job, asked)?;
+    let Some(found) = found else {
+        return Ok((path.clone(), Box::new(file::FileDestination::replace(job, from, path, false, standing)?)));
+    };
+    refuse_same(from, &path, &found)?;
+    let kind = found.file_type();
+    if job.no_clobber {
+        return Err(Error::failed("creating", &path, "it exists, and -n says not to replace it"));
+    }
+    let destination: Box<dyn Destination + 'a> = if kind.is_block_device() {
+        Box::new(device::open(job, from, &path, observer, standing)?)
+    } else if kind.is_file() {
+        match job.in_place {
+            true => Box::new(file::FileDestination::in_place(job, &path, standing)?),
+            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, standing)?),
+        }
+    } else if kind.is_socket() {
+        return Err(Error::failed("opening", &path, "it is a socket"));
+    } else {
+        if job.in_place {
+            let what = format!("{} is a stream: it has no offset to write at", quoted(&path));
+            return Err(Error::usage(format!("{what}; leave --seek and --in-place out")));
+        }
+        let file = File::options().write(true).open(&path).map_err(|e| Error::io("opening", &path, e))?;
+        Box::new(stream::StreamDestination::new(job, &path, file)?)
+    };
+    Ok((path, destination))
+}
+
+/// Follows directories and symbolic links to the name that will be written.
+fn resolve(job: &Job, asked: &Path) -> Result<(PathBuf, Option<Metadata>)> {
+    let fail = |path: &Path, e| Err(Error::io("opening", path, e));
+    let mut path = asked.to_path_buf();
+    if std::fs::metadata(&path).is_ok_and(|m| m.is_dir()) {
+        let name = match &job.source {
+            End::Path(source) => source.file_name(),
+            End::Standard => None,
+        };
+        let Some(name) = name else {
+            let why = format!("{} is a directory, and standard input has no name to keep", quoted(asked));
+            return Err(Error::usage(why).hint(format!("dio-cp - {}", path.join("NAME").display())));
+        };
+        path.push(name);
+    }
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Err(Error::failed("opening", &path, "it is a directory")),
+        Ok(found) if found.is_file() => match std::fs::canonicalize(&path) {
+            // A file that has lost its name, by way of /dev/fd: the link is the only way to it.
+            Ok(real) if std::fs::metadata(&real).is_ok_and(|m| m.ino() == found.ino()) => Ok((real, Some(found))),
+            _ if job.in_place => Ok((path, Some(found))),
+            _ => Err(Error::failed("replacing", &path, "it has no name; --in-place overwrites its bytes")),
+        },
+        Ok(found) => Ok((path, Some(found))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if path.symlink_metadata().is_ok() {
+                let why = "it is a symbolic link to a file that is not there";
+                return Err(Error::failed("creating", &path, why).hint("delete the link, or name the file itself"));
+            }
+            if path.as_os_str().as_bytes().ends_with(b"/") {
+                return fail(&path, io::Error::from_raw_os_error(libc::ENOENT));
+            }
+            Ok((path, None))
+        }
+        Err(e) => fail(&path, e),
+    }
+}
+
+/// Refuses to copy a file onto itself, by whatever name.
+fn refuse_same(from: &source::Opened, path: &Path, found: &Metadata) -> Result<()> {
+    let (a, b) = (&from.metadata, found);
+    let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");
+    let same = inode && (a.dev(), a.ino()) == (b.dev(), b.ino())
+        || a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()
+        || device::backed_by(b, a);
+    if same {
+        let why = format!("it is the same file as {}", quoted(&from.name));
+        return Err(Error::failed("opening", path, why));
+    }
+    Ok(())
+}

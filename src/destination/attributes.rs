@@ -1,0 +1,66 @@
+//! Mode, owner, timestamps and extended attributes of the file that gets the name.
+
+use std::fs::{File, FileTimes, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::Path;
+
+use xattr::FileExt;
+
+use crate::error::{Error, Result, quoted};
+
+/// Attributes that vouch for the old content: the kernel drops them at a write, and so does this.
+const OF_THE_CONTENT: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
+
+/// Makes `file` look like the file at `path` that it is about to replace: mode, owner, extended
+/// attributes. What cannot be kept is an error, for the file would change hands unseen.
+pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
+    let hint = "--in-place overwrites the bytes and leaves the file what it is";
+    let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), path, e).hint(hint);
+    let now = file.metadata().map_err(|e| fail("owner", e))?;
+    if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
+        fchown(file, Some(of.uid()), Some(of.gid())).map_err(|e| fail("owner", e))?;
+    }
+    set_mode(file, of.mode()).map_err(|e| fail("mode", e))?;
+    for name in xattr::list(path).into_iter().flatten() {
+        if OF_THE_CONTENT.iter().any(|content| name == *content) {
+            continue;
+        }
+        let Some(value) = xattr::get(path, &name).map_err(|e| fail("extended attributes", e))? else { continue };
+        if file.get_xattr(&name).ok().flatten().as_ref() != Some(&value) {
+            file.set_xattr(&name, &value).map_err(|e| fail("extended attributes", e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives `file` the timestamps, owner, mode and extended attributes of the source (-p). What the
+/// user may not set, or the filesystem does not know, is left and named: `cp -p` does so too.
+pub fn preserve(file: &File, name: &Path, source: &File, of: &Metadata) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let mut note = |what: &str, result: io::Result<()>| match result {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::Unsupported => {
+            notes.push(format!("the {what} of {} could not be preserved: {e}", quoted(name)));
+            Ok(false)
+        }
+        Err(e) => Err(Error::io(&format!("preserving the {what} of"), name, e)),
+        Ok(()) => Ok(true),
+    };
+    let owned = note("owner", fchown(file, Some(of.uid()), Some(of.gid())))?;
+    // Set-id bits belong to an owner: without him they would be a hole.
+    note("mode", set_mode(file, if owned { of.mode() } else { of.mode() & 0o1777 }))?;
+    for attribute in source.list_xattr().into_iter().flatten() {
+        if let Some(value) = source.get_xattr(&attribute).ok().flatten() {
+            note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
+        }
+    }
+    let times =
+        of.accessed().and_then(|accessed| Ok(FileTimes::new().set_accessed(accessed).set_modified(of.modified()?)));
+    note("timestamps", times.and_then(|times| file.set_times(times)))?;
+    Ok(notes)
+}
+
+/// Sets permission and set-id bits; the type bits of `mode` do not matter.
+pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(mode & 0o7777))
+}

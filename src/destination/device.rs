@@ -1,0 +1,108 @@
+//! A block device as a destination: whose it is, whether the copy fits, and whether that is meant.
+
+use std::fs::{File, Metadata};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::file::{FileDestination, open_existing};
+use crate::error::{Error, Result, quoted, size};
+use crate::event::{Answer, Observer};
+use crate::job::Job;
+use crate::source;
+use crate::standing::Standing;
+
+/// Opens a device that nobody else holds, that is large enough, and that may be overwritten.
+pub fn open<'a>(
+    job: &'a Job,
+    from: &source::Opened,
+    path: &Path,
+    observer: &dyn Observer,
+    standing: &'a Standing,
+) -> Result<FileDestination<'a>> {
+    let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
+    let sysfs = sysfs(&found);
+    let (file, refused) = open_existing(path, job, libc::O_EXCL).map_err(|e| match e.raw_os_error() {
+        Some(libc::EBUSY) => {
+            let why = holder(&found, &sysfs).unwrap_or("it is in use".to_string());
+            Error::failed("opening", path, why)
+        }
+        _ => Error::io("opening", path, e),
+    })?;
+    let capacity = (&file).seek(SeekFrom::End(0)).map_err(|e| Error::io("opening", path, e))?;
+    if job.seek > capacity {
+        let why = format!("--seek {} is behind the end of {}, which has {capacity} bytes", job.seek, quoted(path));
+        return Err(Error::usage(why));
+    }
+    if let Some(len) = from.source.length().filter(|len| *len > capacity - job.seek) {
+        let room = if job.seek > 0 { " behind --seek" } else { "" };
+        let why = format!("it is too small: {len} bytes are to be written, and it has {}{room}", capacity - job.seek);
+        return Err(Error::failed("writing", path, why).hint("--count limits what is copied"));
+    }
+    if !job.force {
+        let model = model(&sysfs).map_or(String::new(), |model| format!("{model}, "));
+        let question = format!("overwrite {} ({model}{}) with {}?", path.display(), size(capacity), quoted(&from.name));
+        match observer.confirm(&question) {
+            Answer::Yes => {}
+            Answer::No => return Err(Error::failed("writing", path, "not confirmed")),
+            Answer::Nobody => {
+                let why =
+                    format!("{} is a block device ({model}{}), and nobody can be asked", quoted(path), size(capacity));
+                return Err(Error::usage(format!("{why}; -f overwrites it without asking")));
+            }
+        }
+    }
+    FileDestination::device(job, path, (file, refused), standing)
+}
+
+fn sysfs(device: &Metadata) -> PathBuf {
+    let number = device.rdev();
+    format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number)).into()
+}
+
+/// The name that the maker gave it; a partition's is that of its disk.
+fn model(sysfs: &Path) -> Option<String> {
+    let read = |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
+    ["device/model", "../device/model", "loop/backing_file"]
+        .iter()
+        .find_map(|file| read(sysfs.join(file)))
+        .filter(|model| !model.is_empty())
+}
+
+/// Who has it open for himself, as far as the kernel tells.
+fn holder(device: &Metadata, sysfs: &Path) -> Option<String> {
+    let mut numbers = vec![format!("{}:{}", libc::major(device.rdev()), libc::minor(device.rdev()))];
+    for entry in std::fs::read_dir(sysfs).into_iter().flatten().flatten() {
+        // Its partitions.
+        numbers.extend(std::fs::read_to_string(entry.path().join("dev")).ok().map(|dev| dev.trim().to_string()));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let number = fields.nth(2)?;
+        let place = fields.nth(1)?;
+        numbers.iter().any(|n| n == number).then(|| format!("it is mounted on {place}; umount it first"))
+    });
+    let swap = || {
+        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+        let used = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        let found = used.filter_map(|path| std::fs::metadata(path).ok()).any(|m| m.rdev() == device.rdev());
+        found.then(|| "it is used as swap space; swapoff it first".to_string())
+    };
+    let held = || {
+        let holder = std::fs::read_dir(sysfs.join("holders")).ok()?.flatten().next()?;
+        Some(format!("it is held by the device {}", holder.file_name().display()))
+    };
+    mounted.or_else(swap).or_else(held)
+}
+
+/// True if `device` is a loop device whose content is `file`.
+pub fn backed_by(device: &Metadata, file: &Metadata) -> bool {
+    if !device.file_type().is_block_device() || !file.is_file() {
+        return false;
+    }
+    let Ok(backing) = std::fs::read_to_string(sysfs(device).join("loop/backing_file")) else { return false };
+    File::open(backing.trim_end_matches('\n'))
+        .and_then(|f| f.metadata())
+        .is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))
+}

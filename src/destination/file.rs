@@ -1,0 +1,262 @@
+//! A file, or a block device, as a destination: blocks are written in parallel, each at its offset.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::publish::{self, sync_directory};
+use super::{Destination, Finished, attributes};
+use crate::block::Block;
+use crate::direct::{self, DirectWriter};
+use crate::error::{Error, Result};
+use crate::job::{Job, Sparse};
+use crate::source;
+use crate::standing::{Standing, Unpublished};
+use crate::sys;
+use crate::turnstile::Turnstile;
+
+/// The shortest run of zeros that `--sparse always` makes a hole of: a request more costs the disk
+/// about as much as writing this many bytes.
+const HOLE: usize = 64 << 10;
+static ZEROS: [u8; HOLE] = [0; HOLE];
+/// A file of unknown length is given space in steps from the first of these to the second, so that
+/// parallel writes do not extend it one after another.
+const STEPS: (u64, u64) = (64 << 20, 1 << 30);
+
+pub struct FileDestination<'a> {
+    job: &'a Job,
+    name: PathBuf,
+    file: File,
+    writer: DirectWriter,
+    /// How it gets its name; None: it has it.
+    publication: Option<Publication<'a>>,
+    /// Up to where an owned file of unknown length has space.
+    reserved: Mutex<u64>,
+    device: bool,
+}
+
+struct Publication<'a> {
+    existed: bool,
+    temporary: Option<PathBuf>,
+    standing: &'a Standing,
+}
+
+impl<'a> FileDestination<'a> {
+    /// New content for `path`, published at the end.
+    pub fn replace(
+        job: &'a Job,
+        from: &source::Opened,
+        path: PathBuf,
+        existed: bool,
+        standing: &'a Standing,
+    ) -> Result<Self> {
+        if existed {
+            // Fails now for what would fail at the end: permissions, attributes, a read-only disk.
+            match File::options().write(true).open(&path) {
+                Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {} // replacing it is fine
+                other => drop(other.map_err(|e| Error::io("replacing", &path, e))?),
+            }
+        }
+        let mode = new_mode(&from.metadata);
+        let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, standing)?;
+        let publication = Some(Publication { existed, temporary, standing });
+        Self::over(job, path, file, refused, true, publication)
+    }
+
+    /// The bytes of the file `path` that is there.
+    pub fn in_place(job: &'a Job, path: &Path, standing: &'a Standing) -> Result<Self> {
+        let (file, refused) = open_existing(path, job, 0).map_err(|e| Error::io("opening", path, e))?;
+        standing.overwrite(path);
+        Self::over(job, path.to_path_buf(), file, refused, false, None)
+    }
+
+    /// The bytes of a device that is open.
+    pub fn device(
+        job: &'a Job,
+        path: &Path,
+        (file, refused): (File, Option<String>),
+        standing: &'a Standing,
+    ) -> Result<Self> {
+        standing.overwrite(path);
+        let mut destination = Self::over(job, path.to_path_buf(), file, refused, false, None)?;
+        destination.device = true;
+        Ok(destination)
+    }
+
+    fn over(
+        job: &'a Job,
+        name: PathBuf,
+        file: File,
+        refused: Option<String>,
+        owned: bool,
+        publication: Option<Publication<'a>>,
+    ) -> Result<Self> {
+        let fail = |e| Error::io("opening", &name, e);
+        let kept = file.try_clone().map_err(fail)?;
+        let writer = DirectWriter::over(file, refused, job.direct, owned).map_err(fail)?;
+        Ok(Self { job, name, file: kept, writer, publication, reserved: Mutex::new(0), device: false })
+    }
+
+    /// Gives a growing file space ahead of the writes. What is too much is cut off at the end.
+    fn reserve_ahead(&self, end: u64) {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        while end > *reserved {
+            let from = (*reserved).max(self.job.seek);
+            let step = (*reserved).clamp(STEPS.0, STEPS.1);
+            // Refused, or the disk is nearly full: the writes will find out how far they come.
+            *reserved = match sys::fallocate(&self.file, 0, from, step) {
+                Ok(()) => from + step,
+                Err(_) => u64::MAX,
+            };
+        }
+    }
+
+    fn put_data(&self, data: &[u8], at: u64) -> Result<()> {
+        self.writer.write_at(data, at).map_err(|e| Error::io("writing", &self.name, e).at(at))
+    }
+
+    fn put_zeros(&self, at: u64, len: u64) -> Result<()> {
+        self.writer.zero_at(at, len).map_err(|e| Error::io("writing", &self.name, e).at(at))
+    }
+}
+
+impl Destination for FileDestination<'_> {
+    fn alignment(&self) -> u64 {
+        if self.writer.is_direct() { self.writer.alignment().offset } else { 1 }
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> Result<()> {
+        if self.device || len == 0 || self.job.sparse == Sparse::Always {
+            return Ok(());
+        }
+        let owned = self.publication.is_some();
+        let mode = if owned { 0 } else { libc::FALLOC_FL_KEEP_SIZE };
+        let at = self.job.seek + offset;
+        let result = sys::fallocate(&self.file, mode, at, len);
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
+        match result {
+            // Not every filesystem can; posix_fallocate would write zeros instead.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => Ok(()),
+            other => other.map_err(|e| {
+                let need = format!("reserving {} for", crate::error::size(len));
+                Error::io(&need, &self.name, e)
+            }),
+        }
+    }
+
+    fn put(&self, block: &Block, _turns: &Turnstile) -> Result<()> {
+        let at = self.job.seek + block.offset;
+        if block.hole {
+            return self.put_zeros(at, block.len);
+        }
+        let data = block.data();
+        if self.job.sparse != Sparse::Always || self.device {
+            let end = at + block.len;
+            if self.publication.is_some() && end > STEPS.0 / 4 {
+                self.reserve_ahead(end);
+            }
+            return self.put_data(data, at);
+        }
+        let granule = HOLE.min(self.job.block_size);
+        for (start, len, zero) in runs(data, granule) {
+            match zero {
+                true => self.put_zeros(at + start as u64, len as u64)?,
+                false => self.put_data(&data[start..start + len], at + start as u64)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, from: &source::Opened) -> Result<Finished> {
+        let sync = self.job.sync;
+        let publication = self.publication.take();
+        let (mut notes, mut failed) = (Vec::new(), None);
+        let Self { job, name, file, writer, .. } = *self;
+        let last = || match attributes_of(job, &name, &file, from, publication.as_ref()) {
+            Ok(found) => {
+                notes = found;
+                Ok(())
+            }
+            Err(e) => {
+                failed = Some(e);
+                Err(std::io::Error::other("attributes"))
+            }
+        };
+        let result = writer.finish_with(sync, last);
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        let written = result.map_err(|e| Error::io("syncing", &name, e))?;
+        if let Some(Publication { existed, temporary, standing }) = publication {
+            publish::publish(&file, temporary.as_deref(), &name, existed, job.no_clobber, standing)?;
+            if sync {
+                sync_directory(&name, &file)?;
+            }
+        }
+        Ok(Finished { written, notes })
+    }
+
+    fn describe(&self) -> String {
+        let how = match &self.publication {
+            _ if self.device => "a block device",
+            None => "overwritten in place",
+            Some(Publication { temporary: Some(_), .. }) => "a new file under a hidden name until it is complete",
+            Some(_) => "a new file without a name until it is complete",
+        };
+        let way = if self.writer.is_direct() { "direct" } else { "not direct" };
+        format!("{how}, written {way}, alignment {}", self.alignment())
+    }
+}
+
+/// Mode, owner and so on of a file that gets its name at the end.
+fn attributes_of(
+    job: &Job,
+    name: &Path,
+    file: &File,
+    from: &source::Opened,
+    publication: Option<&Publication<'_>>,
+) -> Result<Vec<String>> {
+    let Some(publication) = publication else { return Ok(Vec::new()) };
+    if job.preserve {
+        return attributes::preserve(file, name, &from.file, &from.metadata);
+    }
+    let found = if publication.existed { std::fs::metadata(name).ok() } else { None };
+    if let Some(found) = found {
+        attributes::keep(file, name, &found)?;
+    } else if publication.temporary.is_some() {
+        let mode = new_mode(&from.metadata) & !job.umask;
+        attributes::set_mode(file, mode).map_err(|e| Error::io("creating", name, e))?;
+    }
+    Ok(Vec::new())
+}
+
+/// Runs of `data` that are zero or not, in steps of `granule`: (start, length, zero).
+fn runs(data: &[u8], granule: usize) -> Vec<(usize, usize, bool)> {
+    let mut runs: Vec<(usize, usize, bool)> = Vec::new();
+    for (i, part) in data.chunks(granule).enumerate() {
+        let zero = part.len() == granule && *part == ZEROS[..part.len()];
+        match runs.last_mut() {
+            Some((_, len, last)) if *last == zero => *len += part.len(),
+            _ => runs.push((i * granule, part.len(), zero)),
+        }
+    }
+    runs
+}
+
+/// Opens what is there for writing, and for reading where that is allowed.
+pub fn open_existing(path: &Path, job: &Job, flags: i32) -> std::io::Result<(File, Option<String>)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match direct::open(path, &options, flags, job.direct) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            direct::open(path, options.read(false), flags, job.direct)
+        }
+        other => other,
+    }
+}
+
+/// The mode that a new file gets, before the umask: that of a source that is a file.
+fn new_mode(source: &Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    if source.is_file() { source.mode() & 0o777 } else { 0o666 }
+}

@@ -1,0 +1,144 @@
+//! All or nothing: new content is built without a name, and gets it when it is complete.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::direct::{self, Direct};
+use crate::error::{Error, Result};
+use crate::standing::{Standing, Unpublished};
+use crate::sys;
+
+/// The directory part of `path`, "." if it has none.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the file that will become `path`: without a name (`O_TMPFILE`) where the filesystem can,
+/// so that nothing is left whatever happens; else with a hidden one beside it, for its owner only.
+pub fn create(path: &Path, existed: bool, mode: u32, policy: Direct, standing: &Standing) -> Result<Unpublished> {
+    standing
+        .build(path, existed, || {
+            let made = match unnamed(path, mode, policy)? {
+                Some(made) => made,
+                None => named(path, policy)?,
+            };
+            let temporary = made.temporary.clone();
+            Ok((made, temporary))
+        })
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Error::failed("creating", path, "the directory does not exist")
+                .hint(format!("mkdir -p {}", directory_of(path).display())),
+            _ => Error::io("creating", path, e),
+        })
+}
+
+fn unnamed(path: &Path, mode: u32, policy: Direct) -> io::Result<Option<Unpublished>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(mode);
+    match direct::open(directory_of(path), &options, libc::O_TMPFILE, policy) {
+        // Without /proc it could never be given a name.
+        Ok((file, _)) if !sys::fd_path(&file).exists() => Ok(None),
+        Ok((file, refused)) => Ok(Some(Unpublished { file, refused, temporary: None })),
+        Err(e) => match e.raw_os_error() {
+            // No O_TMPFILE here, or a kernel that takes the directory for the file.
+            Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS) => Ok(None),
+            _ => Err(e),
+        },
+    }
+}
+
+fn named(path: &Path, policy: Direct) -> io::Result<Unpublished> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    loop {
+        let temporary = temporary_name(path);
+        match direct::open(&temporary, &options, libc::O_NOFOLLOW, policy) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            // Some filesystems create the file and then refuse the flag.
+            Err(e) => {
+                let _ = std::fs::remove_file(&temporary);
+                return Err(e);
+            }
+            Ok((file, refused)) => return Ok(Unpublished { file, refused, temporary: Some(temporary) }),
+        }
+    }
+}
+
+/// A hidden name beside `path` that nobody else has.
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let unique = format!(".{:x}-{now:x}.dio-cp", std::process::id());
+    // File names have at most 255 bytes.
+    let kept = &name[..name.len().min(254 - unique.len())];
+    directory_of(path).join(OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()))
+}
+
+/// Gives the finished file the name `path`; `exclusive`: only if nobody has it.
+pub fn publish(
+    file: &File,
+    temporary: Option<&Path>,
+    path: &Path,
+    replace: bool,
+    exclusive: bool,
+    standing: &Standing,
+) -> Result<()> {
+    standing
+        .publish(|| match temporary {
+            Some(temporary) if exclusive => rename_exclusive(temporary, path),
+            Some(temporary) => std::fs::rename(temporary, path),
+            None if replace => link_over(file, path),
+            None => match sys::link(file, path) {
+                // Somebody was faster. Without -n the later one wins, as with cp.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => link_over(file, path),
+                other => other,
+            },
+        })
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Error::failed("creating", path, "it exists by now, and -n says not to replace it")
+            }
+            _ => Error::io("naming", path, e),
+        })
+}
+
+/// There is no call that links over an existing name: a hidden name first, then a rename.
+fn link_over(file: &File, path: &Path) -> io::Result<()> {
+    let between = temporary_name(path);
+    sys::link(file, &between)?;
+    std::fs::rename(&between, path).inspect_err(|_| {
+        let _ = std::fs::remove_file(&between); // the rename's error is the one to tell
+    })
+}
+
+fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {
+    match sys::rename_new(temporary, path) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+            // The filesystem does not know the flag. A link fails if the name is taken.
+            std::fs::hard_link(temporary, path)?;
+            std::fs::remove_file(temporary)
+        }
+        other => other,
+    }
+}
+
+/// Waits until the name is on the medium. `file` is any file on the same filesystem.
+pub fn sync_directory(path: &Path, file: &File) -> Result<()> {
+    let directory = directory_of(path);
+    let result = match File::open(directory) {
+        Ok(opened) => opened.sync_all(),
+        // A directory that may be written but not read.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => sys::sync_filesystem(file),
+        Err(e) => Err(e),
+    };
+    match result {
+        // Filesystems without anything to sync say so by this.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(()),
+        other => other.map_err(|e| Error::io("syncing the directory of", path, e)),
+    }
+}

@@ -1,0 +1,134 @@
+//! A pipe, FIFO, terminal or character device as a destination: blocks are written in order.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{Destination, Finished};
+use crate::block::Block;
+use crate::direct::{Direct, Traffic, Written};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::source;
+use crate::sys;
+use crate::turnstile::Turnstile;
+
+/// Asked of a pipe: what an unprivileged user may have (/proc/sys/fs/pipe-max-size).
+const PIPE: i32 = 1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+pub struct StreamDestination<'a> {
+    job: &'a Job,
+    name: PathBuf,
+    file: File,
+    /// Standard output led into a file: written at the position that the shell left, past the cache
+    /// as far as that goes without aligned writes.
+    stored: bool,
+    /// Writes with RWF_DONTCACHE, until that is refused.
+    dontcache: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl<'a> StreamDestination<'a> {
+    pub fn new(job: &'a Job, name: &Path, file: File) -> Result<Self> {
+        let kind = file.metadata().map_err(|e| Error::io("opening", name, e))?.file_type();
+        if kind.is_fifo() {
+            // Fewer, larger writes. Refused when the user's pipes have their limit: then it stays.
+            let _ = sys::widen_pipe(file.as_fd(), PIPE);
+        }
+        let stored = kind.is_file() || kind.is_block_device();
+        if stored && job.direct == Direct::Always {
+            let why = "direct I/O refused: it was opened by somebody else, who may write at any offset";
+            return Err(Error::refused(name, why).hint("name the file as DST"));
+        }
+        let dontcache = AtomicBool::new(stored && job.direct == Direct::Auto);
+        Ok(Self { job, name: name.into(), file, stored, dontcache, bytes: AtomicU64::new(0) })
+    }
+
+    fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let dontcache = self.dontcache.load(Ordering::Relaxed);
+            let result = match dontcache {
+                true => sys::write_dontcache(&self.file, data, None),
+                false => (&self.file).write(&data[..data.len().min(sys::MAX_TRANSFER)]),
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.bytes.fetch_add(n as u64, Ordering::Relaxed);
+                    data = &data[n..];
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) if dontcache && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                    self.dontcache.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_block(&self, block: &Block) -> io::Result<()> {
+        let mut left = if block.hole { block.len } else { 0 };
+        while left > 0 {
+            let part = left.min(ZEROS.len() as u64);
+            self.write_all(&ZEROS[..part as usize])?;
+            left -= part;
+        }
+        self.write_all(block.data())
+    }
+
+    /// Standard output in a file: on the medium, and out of the cache.
+    fn settle(&self) -> io::Result<()> {
+        let end = (&self.file).stream_position()?;
+        let start = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        if self.job.sync {
+            self.file.sync_all()?;
+        }
+        if self.job.direct != Direct::Never && end > start {
+            if !self.job.sync {
+                sys::write_back(&self.file, start, end - start)?;
+            }
+            sys::advise(&self.file, start, end - start, libc::POSIX_FADV_DONTNEED)?;
+        }
+        Ok(())
+    }
+}
+
+impl Destination for StreamDestination<'_> {
+    fn alignment(&self) -> u64 {
+        1
+    }
+
+    fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
+        // None: another worker failed, and has its own error to tell.
+        let Some(result) = turns.pass(block.number, || self.write_block(block)) else { return Ok(()) };
+        result.map_err(|e| match e.kind() {
+            io::ErrorKind::BrokenPipe => Error::broken_pipe(&self.name),
+            _ => Error::io("writing", &self.name, e).at(block.offset),
+        })
+    }
+
+    fn finish(self: Box<Self>, _from: &source::Opened) -> Result<Finished> {
+        let mut traffic = Traffic::default();
+        let mut why = None;
+        if self.stored {
+            self.settle().map_err(|e| Error::io("syncing", &self.name, e))?;
+            let bytes = self.bytes.load(Ordering::Relaxed);
+            match self.job.direct {
+                Direct::Never => traffic.cached = bytes,
+                _ => (traffic.uncached, why) = (bytes, Some("it was opened by somebody else".to_string())),
+            }
+        }
+        let written = Written { traffic, why, cached_pages: None };
+        Ok(Finished { written, notes: Vec::new() })
+    }
+
+    fn describe(&self) -> String {
+        if self.stored { "a file at its own position" } else { "a stream" }.to_string()
+    }
+}

@@ -1,0 +1,179 @@
+//! What went wrong: doing what, to what, where, why, and the way out.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::direct::Refused;
+
+/// What kind of failure, as the exit status tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The copy failed: I/O, no space, the source changed. Exit status 1.
+    Failed,
+    /// The arguments cannot be meant. Exit status 2.
+    Usage,
+    /// The content is not what was required. Exit status 3.
+    Content,
+    /// Direct I/O was refused and required. Exit status 4.
+    Refused,
+    /// Nobody reads what is written; the program ends by SIGPIPE, without a word.
+    BrokenPipe,
+}
+
+/// A failed copy. [`fmt::Display`] gives one line without the program's name.
+#[derive(Debug)]
+pub struct Error {
+    /// Decides the exit status.
+    pub kind: Kind,
+    doing: String,
+    offset: Option<u64>,
+    why: String,
+    /// What to try, where there is an answer.
+    pub hint: Option<String>,
+    /// What now stands under the destination's name, and what is left behind.
+    pub left: Option<String>,
+}
+
+/// A result whose error tells the whole story.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    fn new(kind: Kind, doing: String, why: impl Into<String>) -> Self {
+        Self { kind, doing, offset: None, why: why.into(), hint: None, left: None }
+    }
+
+    /// The system said no while `doing` something ("writing") to `path`.
+    pub fn io(doing: &str, path: &Path, source: io::Error) -> Self {
+        let refused = source.get_ref().is_some_and(|inner| inner.is::<Refused>());
+        let kind = if refused { Kind::Refused } else { Kind::Failed };
+        let mut error = Self::new(kind, format!("{doing} {}", quoted(path)), plain(&source));
+        error.hint = match refused {
+            true => Some("without --direct always it is copied by other means that leave the cache clean".into()),
+            false => hint(&source),
+        };
+        error
+    }
+
+    /// Something that dio-cp itself found wrong with `path`.
+    pub fn failed(doing: &str, path: &Path, why: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, format!("{doing} {}", quoted(path)), why)
+    }
+
+    /// The arguments cannot be meant; `why` says what would be right.
+    pub fn usage(why: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, String::new(), why)
+    }
+
+    /// The content of `path` is not what was required.
+    pub fn content(path: &Path, why: impl Into<String>) -> Self {
+        Self::new(Kind::Content, format!("checking {}", quoted(path)), why)
+    }
+
+    /// Direct I/O is not to be had for `path`, and was required.
+    pub fn refused(path: &Path, why: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, format!("opening {}", quoted(path)), why)
+    }
+
+    /// Nobody reads the destination any more.
+    pub fn broken_pipe(path: &Path) -> Self {
+        Self::new(Kind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
+    }
+
+    /// Adds the byte offset where it happened.
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+
+    /// Adds what to try, in place of what the system's error suggests.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The program's exit status; None: it should end by SIGPIPE.
+    pub fn exit_status(&self) -> Option<u8> {
+        match self.kind {
+            Kind::Failed => Some(1),
+            Kind::Usage => Some(2),
+            Kind::Content => Some(3),
+            Kind::Refused => Some(4),
+            Kind::BrokenPipe => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at {}", size(offset))?;
+        }
+        if !self.doing.is_empty() {
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A path as errors show it; the two standard streams by their names.
+pub fn quoted(path: &Path) -> String {
+    match path.to_str() {
+        Some(stream @ ("standard input" | "standard output")) => stream.to_string(),
+        _ => format!("'{}'", path.display()),
+    }
+}
+
+/// A size for people, in powers of 1024; exact below 1 KiB.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let format = humansize::FormatSizeOptions::from(humansize::BINARY).decimal_places(1).decimal_zeroes(1);
+    humansize::format_size(bytes, format)
+}
+
+/// The system's words without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_string(),
+        None => text,
+    }
+}
+
+fn hint(error: &io::Error) -> Option<String> {
+    let text = match error.raw_os_error()? {
+        libc::ENOSPC => "free some space, or choose another place",
+        libc::EDQUOT => "the disk quota is used up",
+        libc::EFBIG => "the file size limit (ulimit -f) or the filesystem's own is reached",
+        libc::EROFS => "the filesystem is mounted read-only",
+        libc::ENOTDIR => "a part of the path is not a directory",
+        _ => return None,
+    };
+    Some(text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_doing_what_to_what_where_and_why() {
+        let error =
+            Error::io("writing", Path::new("out.iso"), io::Error::from_raw_os_error(libc::ENOSPC)).at(1288490189);
+        assert_eq!(error.to_string(), "writing 'out.iso' at 1.2 GiB: No space left on device");
+        assert_eq!(error.exit_status(), Some(1));
+        assert!(error.hint.is_some());
+    }
+
+    #[test]
+    fn usage_is_two_and_content_is_three() {
+        assert_eq!(Error::usage("x").exit_status(), Some(2));
+        assert_eq!(Error::usage("x").to_string(), "x");
+        assert_eq!(Error::content(Path::new("a"), "short").exit_status(), Some(3));
+    }
+}

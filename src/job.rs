@@ -1,0 +1,92 @@
+//! A copy as it is asked for: validated, in domain types, with nothing opened yet.
+
+use std::path::PathBuf;
+
+use crate::direct::Direct;
+
+/// One end of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Standard input or standard output.
+    Standard,
+    /// A file, device, FIFO or directory.
+    Path(PathBuf),
+}
+
+/// What becomes of holes and zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sparse {
+    /// The source's holes stay holes.
+    #[default]
+    Auto,
+    /// Runs of zeros become holes too.
+    Always,
+    /// Everything is written.
+    Never,
+}
+
+/// Everything that [`copy`](crate::copy()) needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Where the bytes come from.
+    pub source: End,
+    /// Where they go.
+    pub destination: End,
+    /// Bytes per read and write.
+    pub block_size: usize,
+    /// Blocks in flight.
+    pub queue_depth: usize,
+    /// What to do where direct I/O is refused.
+    pub direct: Direct,
+    /// Offset in the source, in bytes.
+    pub skip: u64,
+    /// The most bytes to copy.
+    pub count: Option<u64>,
+    /// Offset in the destination, in bytes.
+    pub seek: u64,
+    /// Overwrite the destination's own bytes.
+    pub in_place: bool,
+    /// What becomes of holes.
+    pub sparse: Sparse,
+    /// Fail if the destination exists.
+    pub no_clobber: bool,
+    /// Write to a block device without asking.
+    pub force: bool,
+    /// Wait for the medium.
+    pub sync: bool,
+    /// Keep timestamps, owner and extended attributes too.
+    pub preserve: bool,
+    /// The source must have exactly this many bytes.
+    pub size: Option<u64>,
+    /// The process's file mode creation mask.
+    pub umask: u32,
+}
+
+impl Job {
+    /// Bytes per block unless told otherwise.
+    pub const BLOCK_SIZE: usize = 4 << 20;
+    /// Blocks in flight unless told otherwise.
+    pub const QUEUE_DEPTH: usize = 4;
+
+    /// A plain copy of `source` to `destination`, with every option at its default.
+    pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
+        Self {
+            source: End::Path(source.into()),
+            destination: End::Path(destination.into()),
+            block_size: Self::BLOCK_SIZE,
+            queue_depth: Self::QUEUE_DEPTH,
+            direct: Direct::Auto,
+            skip: 0,
+            count: None,
+            seek: 0,
+            in_place: false,
+            sparse: Sparse::Auto,
+            no_clobber: false,
+            force: false,
+            sync: true,
+            preserve: false,
+            size: None,
+            umask: 0o022,
+        }
+    }
+}

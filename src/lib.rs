@@ -1,0 +1,48 @@
+//! Copies one stream of bytes past the page cache: from a file, a block device or a pipe, to a file,
+//! a block device or a pipe; exact, all or nothing, and on the medium when it says so.
+//!
+//! The command `dio-cp` is a thin shell around [`copy()`]. The part that is useful by itself is
+//! [`DirectWriter`], an [`std::io::Write`] over `O_DIRECT`.
+//!
+//! ```text
+//!   main      parse, run, print the error once, exit status
+//!     │
+//!     ├── options ── cli        the words, validated into a Job
+//!     ├── output                events in; bar, JSON, last line out
+//!     │
+//!   copy                        N workers, one loop: source.next(&mut block), destination.put(&block)
+//!     │
+//!     ├── source                file, stream
+//!     ├── destination           file, device, stream; publish, attributes
+//!     │       │
+//!   turnstile, block, job, event, standing, error
+//!     │
+//!   direct                      alignment, buffer, reader, writer; knows nothing of copying
+//!     │
+//!   sys                         every system call that std does not have; the only unsafe
+//! ```
+//!
+//! Imports run downwards only.
+
+mod block;
+pub mod cli;
+mod copy;
+mod destination;
+mod direct;
+mod error;
+mod event;
+mod job;
+pub mod options;
+pub mod output;
+mod source;
+mod standing;
+#[doc(hidden)] // for main and the tests; not part of the library
+pub mod sys;
+mod turnstile;
+
+pub use copy::{Report, copy};
+pub use direct::{AlignedBuffer, Alignment, Direct, DirectReader, DirectWriter, Refused, Traffic, Written};
+pub use error::{Error, Kind, Result};
+pub use event::{Answer, Event, Observer, Phase, Silent};
+pub use job::{End, Job, Sparse};
+pub use standing::Standing;

@@ -1,0 +1,189 @@
+//! A file or block device as a source: ranges are claimed in order and read in parallel.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::Source;
+use crate::block::{Block, Layout};
+use crate::direct::{DirectReader, Traffic};
+use crate::error::{Error, Result, size};
+use crate::job::{Job, Sparse};
+use crate::sys;
+use crate::turnstile::Turnstile;
+
+pub struct FileSource {
+    name: PathBuf,
+    reader: DirectReader,
+    file: File,
+    /// Standard input, whose position must end up behind what was copied.
+    position: Option<File>,
+    /// Offset of the first byte to copy.
+    start: u64,
+    /// Bytes to copy.
+    len: u64,
+    /// Length of the whole file when it was opened.
+    whole: u64,
+    /// Holes are looked for.
+    sparse: bool,
+    claimed: Mutex<Claimed>,
+}
+
+#[derive(Default)]
+struct Claimed {
+    number: u64,
+    offset: u64,
+    /// Up to here it is known to be data.
+    data_until: u64,
+}
+
+impl FileSource {
+    pub fn new(job: &Job, name: &Path, reader: DirectReader, file: &File, position: Option<File>) -> Result<Self> {
+        let fail = |e| Error::io("opening", name, e);
+        let file = file.try_clone().map_err(fail)?;
+        let device = file.metadata().map_err(fail)?.file_type().is_block_device();
+        let whole = (&file).seek(SeekFrom::End(0)).map_err(fail)?;
+        let begin = match &position {
+            Some(stdin) => (&*stdin).stream_position().map_err(fail)?,
+            None => 0,
+        };
+        let there = whole.saturating_sub(begin);
+        if let Some(wanted) = job.size.filter(|wanted| *wanted != there) {
+            return Err(Error::content(name, format!("it has {there} bytes, and --size says {wanted}")));
+        }
+        if job.skip > there {
+            return Err(Error::usage(format!(
+                "--skip {} is behind the end of {}",
+                job.skip,
+                crate::error::quoted(name)
+            ))
+            .hint(format!("it has {there} bytes")));
+        }
+        let len = (there - job.skip).min(job.count.unwrap_or(u64::MAX));
+        let sparse = job.sparse != Sparse::Never && !device;
+        let start = begin + job.skip;
+        let claimed = Mutex::default();
+        Ok(Self { name: name.into(), reader, file, position, start, len, whole, sparse, claimed })
+    }
+
+    /// Finds what is at `from`: the hole that ends there, or the data that begins there.
+    /// (end, is a hole), in the copy's offsets.
+    fn extent(&self, layout: &Layout, from: u64) -> Result<(u64, bool)> {
+        let seek = |at: u64, whence| match sys::seek_extent(&self.file, self.start + at, whence) {
+            Ok(Some(found)) => Ok((found - self.start).min(self.len)),
+            Ok(None) => Ok(self.len),
+            Err(e) => Err(e),
+        };
+        // A filesystem that knows no holes has none.
+        let Ok(data) = seek(from, libc::SEEK_DATA) else { return Ok((self.len, false)) };
+        let hole_end = if data == self.len { data } else { layout.down(data) };
+        if hole_end > from {
+            return Ok((hole_end, true));
+        }
+        let hole = seek(data, libc::SEEK_HOLE).unwrap_or(self.len);
+        Ok((layout.up(hole).min(self.len).max(from + 1), false))
+    }
+
+    /// Claims the next range: (number, offset, bytes, is a hole).
+    fn claim(&self, layout: &Layout) -> Result<Option<(u64, u64, u64, bool)>> {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = claimed.offset;
+        if offset >= self.len {
+            return Ok(None);
+        }
+        let mut hole = false;
+        if offset >= claimed.data_until {
+            let (end, is_hole) = if self.sparse { self.extent(layout, offset)? } else { (self.len, false) };
+            (claimed.data_until, hole) = (end, is_hole);
+        }
+        let mut len = claimed.data_until - offset;
+        if !hole {
+            len = len.min(layout.place(offset).1 as u64);
+        }
+        claimed.offset = offset + len;
+        claimed.number += 1;
+        Ok(Some((claimed.number - 1, offset, len, hole)))
+    }
+
+    fn shrank(&self, now: u64) -> Error {
+        let why = format!("it shrank from {} to {} bytes while it was copied", self.whole, now);
+        Error::failed("reading", &self.name, why)
+    }
+}
+
+impl Source for FileSource {
+    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
+        if turns.is_shut() {
+            return Ok(false);
+        }
+        let Some((number, offset, len, hole)) = self.claim(layout)? else { return Ok(false) };
+        (block.number, block.offset, block.len, block.hole) = (number, offset, len, hole);
+        block.lead = layout.place(offset).0;
+        if hole {
+            return Ok(true);
+        }
+        let at = self.start + offset;
+        let fail = |e| Error::io("reading", &self.name, e).at(at);
+        let read = self.reader.read_block(&mut block.buffer, block.lead, at, len as usize).map_err(fail)?;
+        if (read as u64) < len {
+            return Err(self.shrank(at + read as u64));
+        }
+        Ok(true)
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.len)
+    }
+
+    fn alignment(&self) -> u64 {
+        if self.reader.is_direct() { self.reader.alignment().offset } else { 1 }
+    }
+
+    fn room(&self, layout: &Layout) -> usize {
+        let longest = (layout.block_size as u64).min(self.len) as usize;
+        self.reader.room(layout.lead, longest)
+    }
+
+    fn data_ranges(&self, layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        let mut offset = 0;
+        while offset < self.len {
+            let (end, hole) = if self.sparse { self.extent(layout, offset)? } else { (self.len, false) };
+            if !hole {
+                each(offset, end - offset)?;
+            }
+            offset = end;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<Option<String>> {
+        let fail = |e| Error::io("reading", &self.name, e);
+        self.reader.finish().map_err(fail)?;
+        if let Some(stdin) = &self.position {
+            (&*stdin).seek(SeekFrom::Start(self.start + self.len)).map_err(fail)?;
+        }
+        let now = (&self.file).seek(SeekFrom::End(0)).map_err(fail)?;
+        if now < self.start + self.len {
+            return Err(self.shrank(now));
+        }
+        Ok((now > self.whole).then(|| {
+            let grown = size(now - self.whole);
+            format!(
+                "{} grew by {grown} while it was copied; the copy has its length at the start",
+                crate::error::quoted(&self.name)
+            )
+        }))
+    }
+
+    fn traffic(&self) -> (Traffic, Option<String>) {
+        let (traffic, why) = self.reader.traffic();
+        (traffic, why.map(str::to_string))
+    }
+
+    fn describe(&self) -> String {
+        let way = if self.reader.is_direct() { "direct" } else { "not direct" };
+        format!("{} bytes, read {way}, alignment {}", self.len, self.alignment())
+    }
+}

@@ -1,0 +1,141 @@
+//! A pipe, terminal, character device or made-up file as a source: read in order, a full block at
+//! a time, however short the reads are.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Source;
+use crate::block::{Block, Layout};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::sys;
+use crate::turnstile::Turnstile;
+
+/// How long a worker waits for bytes before it looks whether another one failed.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Asked of a pipe: what an unprivileged user may have (/proc/sys/fs/pipe-max-size).
+const PIPE: i32 = 1 << 20;
+
+pub struct StreamSource {
+    name: PathBuf,
+    file: File,
+    /// Bytes to pass over first.
+    skip: u64,
+    /// The most bytes to copy.
+    count: Option<u64>,
+    /// The bytes that the source must have, the skipped ones included.
+    size: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    number: u64,
+    offset: u64,
+    skipped: bool,
+    ended: bool,
+}
+
+impl StreamSource {
+    pub fn new(job: &Job, name: &Path, file: File) -> Self {
+        if file.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
+            // Fewer, larger reads. Refused when the user's pipes have their limit: then it stays.
+            let _ = sys::widen_pipe(file.as_fd(), PIPE);
+        }
+        let (skip, count, size) = (job.skip, job.count, job.size);
+        Self { name: name.into(), file, skip, count, size, state: Mutex::default() }
+    }
+
+    /// Reads until `buffer` is full. Fewer: the stream ended, or the copy is over.
+    fn fill(&self, buffer: &mut [u8], turns: &Turnstile) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() && !turns.is_shut() {
+            if !sys::wait_readable(self.file.as_fd(), PATIENCE)? {
+                continue;
+            }
+            match (&self.file).read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn pass_over(&self, scratch: &mut [u8], turns: &Turnstile) -> Result<()> {
+        let mut left = self.skip;
+        while left > 0 && !turns.is_shut() {
+            let part = scratch.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = self.fill(&mut scratch[..part], turns).map_err(|e| Error::io("reading", &self.name, e))?;
+            if read == 0 {
+                let why = format!("it ended {left} bytes before --skip {} was reached", self.skip);
+                return Err(Error::failed("reading", &self.name, why));
+            }
+            left -= read as u64;
+        }
+        Ok(())
+    }
+
+    /// What --size says the copy will have.
+    fn expected(&self) -> Option<u64> {
+        let count = self.count.unwrap_or(u64::MAX);
+        self.size.map(|size| size.saturating_sub(self.skip).min(count))
+    }
+}
+
+impl Source for StreamSource {
+    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ended || turns.is_shut() {
+            return Ok(false);
+        }
+        if !state.skipped {
+            self.pass_over(&mut block.buffer, turns)?;
+            state.skipped = true;
+        }
+        let (lead, room) = layout.place(state.offset);
+        let left = self.count.map_or(u64::MAX, |count| count - state.offset);
+        let room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self
+            .fill(&mut block.buffer[lead..lead + room], turns)
+            .map_err(|e| Error::io("reading", &self.name, e).at(self.skip + state.offset))?;
+        if turns.is_shut() {
+            return Ok(false);
+        }
+        (block.number, block.offset, block.len) = (state.number, state.offset, read as u64);
+        (block.lead, block.hole) = (lead, false);
+        state.number += 1;
+        state.offset += read as u64;
+        state.ended = read < room || left == read as u64;
+        if let Some(expected) = self.expected()
+            && (state.offset > expected || state.ended && state.offset < expected)
+        {
+            state.ended = true;
+            let (has, more) = (self.skip + state.offset, if state.offset > expected { "at least " } else { "" });
+            let why = format!("it has {more}{has} bytes, and --size says {}", self.size.unwrap_or(0));
+            return Err(Error::content(&self.name, why));
+        }
+        Ok(read > 0)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.expected()
+    }
+
+    fn data_ranges(&self, _layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        self.expected().map_or(Ok(()), |expected| each(0, expected))
+    }
+
+    fn describe(&self) -> String {
+        match self.expected() {
+            Some(expected) => format!("a stream of {expected} bytes"),
+            None => "a stream of unknown length".to_string(),
+        }
+    }
+}

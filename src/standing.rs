@@ -1,0 +1,117 @@
+//! What stands under the destination's name, so that a sudden end can clean up and say so.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::quoted;
+
+/// Shared by the copy and by whoever may end it, such as a thread that waits for signals.
+#[derive(Default)]
+pub struct Standing(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    /// Nothing was touched.
+    #[default]
+    Untouched,
+    /// The new content is being built beside the name.
+    Building { name: PathBuf, existed: bool, temporary: Option<PathBuf> },
+    /// The destination's own bytes are being overwritten.
+    Overwriting { name: PathBuf },
+    /// The new content has the name.
+    Published { name: PathBuf },
+    /// It ended early: nothing may be published any more.
+    Abandoned { left: Option<String> },
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on new content is being built for `name`. `create` makes the file, and gives its
+    /// name if it has one; nobody can abandon the copy between the two.
+    pub(crate) fn build<T>(
+        &self,
+        name: &Path,
+        existed: bool,
+        create: impl FnOnce() -> io::Result<(T, Option<PathBuf>)>,
+    ) -> io::Result<T> {
+        let mut state = self.lock();
+        if matches!(*state, State::Abandoned { .. }) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let (file, temporary) = create()?;
+        *state = State::Building { name: name.into(), existed, temporary };
+        Ok(file)
+    }
+
+    /// From now on `name`'s own bytes are being overwritten.
+    pub(crate) fn overwrite(&self, name: &Path) {
+        *self.lock() = State::Overwriting { name: name.into() };
+    }
+
+    /// Gives the new content its name by `publish`, unless the copy was abandoned.
+    pub(crate) fn publish(&self, publish: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.lock();
+        let State::Building { name, .. } = &*state else { return Err(io::ErrorKind::Interrupted.into()) };
+        let name = name.clone();
+        publish()?;
+        *state = State::Published { name };
+        Ok(())
+    }
+
+    /// Ends the copy before its time: removes a named temporary, lets nothing be published any
+    /// more, and says what is left. The same answer however often it is asked.
+    pub fn abandon(&self) -> Option<String> {
+        let mut state = self.lock();
+        let left = match &*state {
+            State::Untouched => None,
+            State::Building { name, existed, temporary } => {
+                let name = quoted(name);
+                let mut left = match existed {
+                    true => format!("{name} is as it was"),
+                    false => format!("{name} was not created"),
+                };
+                if let Some(Err(e)) = temporary.as_ref().map(std::fs::remove_file) {
+                    let temporary = temporary.as_deref().unwrap_or(Path::new(""));
+                    left += &format!("; {} is left behind and can be deleted ({e})", quoted(temporary));
+                }
+                Some(left)
+            }
+            State::Overwriting { name } => Some(format!("{} may be partly overwritten", quoted(name))),
+            State::Published { name } => {
+                Some(format!("{} is complete, but a power failure may still undo it", quoted(name)))
+            }
+            State::Abandoned { left } => left.clone(),
+        };
+        *state = State::Abandoned { left: left.clone() };
+        left
+    }
+}
+
+/// A file that gets its name at the end.
+pub(crate) struct Unpublished {
+    pub file: File,
+    pub refused: Option<String>,
+    pub temporary: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_published_after_it_was_abandoned() -> io::Result<()> {
+        let standing = Standing::default();
+        standing.build(Path::new("x"), true, || Ok(((), None)))?;
+        assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
+        let mut ran = false;
+        assert!(standing.publish(|| Ok(ran = true)).is_err());
+        assert!(!ran);
+        assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
+        Ok(())
+    }
+}
