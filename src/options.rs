@@ -1,0 +1,191 @@
+//! The command line, validated into a [`Job`]. Pure: nothing is opened and nobody is asked.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::cli::{Cli, When};
+use crate::direct::Direct;
+use crate::error::{Error, Result};
+use crate::job::{End, Job, Sparse};
+
+/// More memory than this for buffers makes no copy faster.
+const MOST_MEMORY: u64 = 1 << 30;
+/// More threads than this make no copy faster.
+const MOST_WORKERS: u64 = 1024;
+
+/// Validates the arguments. Every error says what would be right.
+pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
+    refuse_dd_words(cli)?;
+    let (source, destination) = (end(&cli.source)?, end(&cli.destination)?);
+    let block_size = size("--block-size", &cli.block_size)?;
+    if block_size == 0 {
+        return Err(Error::usage("--block-size 0: a block has at least one byte; 4M is the default"));
+    }
+    let queue_depth = match cli.queue_depth.parse::<u64>() {
+        Ok(n @ 1..=MOST_WORKERS) => n,
+        _ => {
+            let given = &cli.queue_depth;
+            return Err(Error::usage(format!("--queue-depth {given}: it takes a number from 1 to {MOST_WORKERS}")));
+        }
+    };
+    if block_size.saturating_mul(queue_depth) > MOST_MEMORY {
+        let why = format!("--block-size {} × --queue-depth {queue_depth} is more than 1 GiB of memory", cli.block_size);
+        return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
+    }
+    let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
+    let seek = optional("--seek", &cli.seek)?;
+    let in_place = cli.in_place || seek.is_some();
+    let to_stream = destination == End::Standard;
+    for (given, option, why) in [
+        (to_stream && seek.is_some(), "--seek", "standard output has no offset to write at"),
+        (to_stream && cli.in_place, "--in-place", "standard output has no bytes to overwrite"),
+        (to_stream && cli.no_clobber, "--no-clobber", "standard output is always there"),
+        (to_stream && cli.preserve, "--preserve", "standard output keeps no attributes"),
+        (source == End::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
+        (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
+        (in_place && cli.preserve, "--preserve", "--in-place and --seek leave DST's attributes alone"),
+    ] {
+        if given {
+            return Err(Error::usage(format!("{option} cannot be used here: {why}")));
+        }
+    }
+    let job = Job {
+        source,
+        destination,
+        block_size: block_size as usize,
+        queue_depth: queue_depth as usize,
+        direct: match cli.direct {
+            When::Auto => Direct::Auto,
+            When::Always => Direct::Always,
+            When::Never => Direct::Never,
+        },
+        skip: optional("--skip", &cli.skip)?.unwrap_or(0),
+        count: optional("--count", &cli.count)?,
+        seek: seek.unwrap_or(0),
+        in_place,
+        sparse: match cli.sparse {
+            When::Auto => Sparse::Auto,
+            When::Always => Sparse::Always,
+            When::Never => Sparse::Never,
+        },
+        no_clobber: cli.no_clobber,
+        force: cli.force,
+        sync: !cli.no_sync,
+        preserve: cli.preserve,
+        size: optional("--size", &cli.size)?,
+        umask,
+    };
+    let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
+    if reach(job.skip) || reach(job.seek) {
+        return Err(Error::usage("--skip, --seek or --count reaches behind the largest offset there is (8 EiB)"));
+    }
+    Ok(job)
+}
+
+fn end(word: &OsStr) -> Result<End> {
+    let bytes = word.as_bytes();
+    if bytes.is_empty() {
+        return Err(Error::usage("SRC or DST is empty; - is standard input or output"));
+    }
+    if [&b"http://"[..], b"https://"].iter().any(|scheme| bytes.starts_with(scheme)) {
+        let url = word.display();
+        return Err(Error::usage("this build cannot read URLs").hint(format!("curl -fL '{url}' | dio-cp - DST")));
+    }
+    Ok(if bytes == b"-" { End::Standard } else { End::Path(PathBuf::from(word)) })
+}
+
+/// Somebody's fingers typed dd.
+fn refuse_dd_words(cli: &Cli) -> Result<()> {
+    let words = [&cli.source, &cli.destination].map(|word| word.to_string_lossy().into_owned());
+    if !words.iter().any(|word| word.starts_with("if=") || word.starts_with("of=")) {
+        return Ok(());
+    }
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).unwrap_or("-");
+    let why = format!("{} is dd's way to say it", words.join(" "));
+    Err(Error::usage(why).hint(format!("dio-cp {} {}", value("if="), value("of="))))
+}
+
+/// A size as people write it: K, M, G, T and KiB, MiB … are powers of 1024; kB, MB … of 1000.
+fn size(option: &str, text: &str) -> Result<u64> {
+    // The library reads a lone K as 1000; here, as with dd and most others, it is 1024.
+    let lone = text.chars().last().filter(|c| "kmgtpeKMGTPE".contains(*c));
+    let full = match lone {
+        Some(_) => format!("{text}iB"),
+        None => text.to_string(),
+    };
+    parse_size::parse_size(&full)
+        .map_err(|e| Error::usage(format!("{option} {text}: {e}; sizes are written 4096, 64K, 4M, 1.5GiB, 10GB")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Job> {
+        let cli = Cli::try_parse_from([&["dio-cp"], words].concat()).map_err(|e| Error::usage(e.to_string()))?;
+        job(&cli, 0o022)
+    }
+
+    fn refused(words: &[&str]) -> String {
+        match parse(words) {
+            Ok(job) => format!("accepted as {job:?}"),
+            Err(e) => format!("{e} {}", e.hint.unwrap_or_default()),
+        }
+    }
+
+    #[test]
+    fn lone_letters_and_ib_are_binary_and_b_is_decimal() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64K", 65536),
+            ("64k", 65536),
+            ("1M", 1 << 20),
+            ("1MiB", 1 << 20),
+            ("1MB", 1_000_000),
+            ("2kB", 2000),
+            ("1.5G", 3 << 29),
+            ("1TiB", 1 << 40),
+            ("1TB", 1_000_000_000_000),
+        ] {
+            assert_eq!(size("--size", text).ok(), Some(bytes), "{text}");
+        }
+        for text in ["", "-1", "4X", "K", "20E", "0x10", "1,5M"] {
+            assert!(size("--size", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let job = parse(&["a", "b"]).ok();
+        assert_eq!(job, Some(Job::new("a", "b")));
+    }
+
+    #[test]
+    fn seek_implies_in_place() {
+        assert_eq!(parse(&["a", "b", "--seek", "0"]).map(|j| (j.in_place, j.seek)).ok(), Some((true, 0)));
+    }
+
+    #[test]
+    fn dd_words_get_the_right_form() {
+        assert!(refused(&["if=/dev/zero", "of=x"]).contains("dio-cp /dev/zero x"));
+        assert!(refused(&["of=x", "if=y"]).contains("dio-cp y x"));
+    }
+
+    #[test]
+    fn bad_values_and_combinations_say_what_would_be_right() {
+        assert!(refused(&["a", "b", "--queue-depth", "0"]).contains("from 1 to"));
+        assert!(refused(&["a", "b", "-b", "0"]).contains("at least one byte"));
+        assert!(refused(&["a", "b", "-b", "1G", "--queue-depth", "2"]).contains("1 GiB"));
+        assert!(refused(&["a", "-", "--seek", "1"]).contains("no offset"));
+        assert!(refused(&["a", "-", "-n"]).contains("always there"));
+        assert!(refused(&["a", "b", "-n", "--in-place"]).contains("overwrite"));
+        assert!(refused(&["-", "b", "-p"]).contains("no attributes"));
+        assert!(refused(&["a", "b", "--skip", "8E", "--count", "8E"]).contains("8 EiB"));
+        assert!(refused(&["https://example.org/a.iso", "b"]).contains("curl"));
+        assert!(refused(&["a", ""]).contains("empty"));
+    }
+}

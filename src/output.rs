@@ -1,0 +1,7 @@
+//! What people and scripts see: progress while it runs, the last line when it is done.
+
+mod progress;
+mod report;
+
+pub use progress::{Display, Shown};
+pub use report::last_line;
