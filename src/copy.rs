@@ -21,6 +21,7 @@ use crate::event::{Event, Observer, Phase};
 use crate::job::Job;
 use crate::source::{self, Source};
 use crate::standing::Standing;
+use crate::sys;
 use crate::turnstile::Turnstile;
 
 /// What a finished copy did.
@@ -90,6 +91,10 @@ fn layout(job: &Job, source: &dyn Source, destination: &dyn Destination) -> Resu
         let right = (job.block_size as u64).next_multiple_of(needed);
         return Err(Error::usage(why).hint(format!("--block-size {right} is")));
     }
+    // Whole pages where the block size allows it: filesystems zero the rest of a block that was
+    // written in part, through the cache.
+    let page = unit.max(sys::page_size());
+    let unit = if unit > 1 && (job.block_size as u64).is_multiple_of(page) { page } else { unit };
     Ok(Layout { block_size: job.block_size, unit, lead: (job.seek % unit) as usize })
 }
 

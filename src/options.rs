@@ -132,7 +132,7 @@ mod tests {
     fn refused(words: &[&str]) -> String {
         match parse(words) {
             Ok(job) => format!("accepted as {job:?}"),
-            Err(e) => format!("{e} {}", e.hint.unwrap_or_default()),
+            Err(e) => format!("{e} {}", e.hint.as_deref().unwrap_or_default()),
         }
     }
 

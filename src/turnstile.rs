@@ -68,7 +68,8 @@ mod tests {
     fn shutting_frees_everybody_who_waits() {
         let turnstile = Turnstile::default();
         std::thread::scope(|scope| {
-            let waiting: Vec<_> = (1..5).map(|number| scope.spawn(|| turnstile.pass(number, || ()))).collect();
+            let turnstile = &turnstile;
+            let waiting: Vec<_> = (1..5).map(|number| scope.spawn(move || turnstile.pass(number, || ()))).collect();
             std::thread::sleep(std::time::Duration::from_millis(20));
             turnstile.shut();
             for waiter in waiting {

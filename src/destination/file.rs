@@ -132,7 +132,9 @@ impl Destination for FileDestination<'_> {
         let owned = self.publication.is_some();
         let mode = if owned { 0 } else { libc::FALLOC_FL_KEEP_SIZE };
         let at = self.job.seek + offset;
-        let result = sys::fallocate(&self.file, mode, at, len);
+        // As far as the padded last block reaches: a write behind the end would have to extend it.
+        let room = if owned { self.writer.padded(at + len) - at } else { len };
+        let result = sys::fallocate(&self.file, mode, at, room);
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
         match result {
             // Not every filesystem can; posix_fallocate would write zeros instead.

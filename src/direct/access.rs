@@ -256,7 +256,7 @@ impl Access {
     /// that others had cached stays. No other write may be under way.
     pub fn write_exact(&self, data: &[u8], at: u64) -> io::Result<Option<(u64, u64)>> {
         let start = at - at % sys::page_size();
-        let len = at + data.len() as u64 - start;
+        let len = (at + data.len() as u64).next_multiple_of(sys::page_size()) - start;
         let shared = self.medium.cached(start, len).unwrap_or(0) > 0;
         self.medium.set_direct(false)?;
         let mut done = 0;
@@ -281,18 +281,26 @@ impl Access {
     /// perhaps more. The first `skew` are there for alignment only. While [`Access::aligned`],
     /// address, offset and length of `buffer` must be aligned.
     pub fn read_full(&self, buffer: &mut [u8], at: u64, skew: usize, wanted: usize) -> io::Result<usize> {
-        let way = self.way();
+        loop {
+            // None: this way is refused, and the next one must be watched from its beginning.
+            if let Some(read) = self.read_by(self.way(), buffer, at, skew, wanted)? {
+                return Ok(read);
+            }
+        }
+    }
+
+    fn read_by(&self, way: Way, buffer: &mut [u8], at: u64, skew: usize, wanted: usize) -> io::Result<Option<usize>> {
         let watched = matches!(way, Way::Doubtful | Way::DropBehind);
         let start = at - at % sys::page_size();
-        let len = at + buffer.len() as u64 - start;
+        let len = (at + buffer.len() as u64).next_multiple_of(sys::page_size()) - start;
         let cached = || if watched { self.medium.cached(start, len).ok() } else { None };
         if watched {
             self.alone.get_or_init(|| self.medium.cached(0, 0).unwrap_or(0) == 0);
         }
         let before = cached();
-        let read = self.read_some(buffer, at, skew + wanted)?;
-        let mut took = self.way();
-        if way == Way::Doubtful && took == Way::Doubtful {
+        let Some(read) = self.read_some(way, buffer, at, skew + wanted)? else { return Ok(None) };
+        let mut took = way;
+        if way == Way::Doubtful {
             // btrfs reads compressed extents through the cache, and says nothing.
             if cached() > before {
                 let why = "the filesystem went through the cache (compressed data?)";
@@ -309,7 +317,7 @@ impl Access {
             self.medium.forget(start, len)?;
         }
         self.count(took, read.saturating_sub(skew).min(wanted) as u64);
-        Ok(read)
+        Ok(Some(read))
     }
 
     /// Ends the reading: drops the pages that two neighbouring reads took for each other's.
@@ -320,23 +328,23 @@ impl Access {
         Ok(())
     }
 
-    fn read_some(&self, buffer: &mut [u8], at: u64, needed: usize) -> io::Result<usize> {
+    fn read_some(&self, way: Way, buffer: &mut [u8], at: u64, needed: usize) -> io::Result<Option<usize>> {
+        let aligned = way <= Way::Doubtful;
+        let end = if aligned { buffer.len() } else { needed };
         let mut done = 0;
         loop {
-            let way = self.way();
-            let end = if way <= Way::Doubtful { buffer.len() } else { needed };
             let moved = match self.medium.read_at(&mut buffer[done..end], at + done as u64, way == Way::DontCache) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if self.fall_back(way, &e)? => continue,
+                Err(e) if self.fall_back(way, &e)? => return Ok(None),
                 other => other?,
             };
             let total = done + moved;
             if total >= needed || moved == 0 {
-                return Ok(total);
+                return Ok(Some(total));
             }
-            let next = if way <= Way::Doubtful { self.alignment.down(total as u64) as usize } else { total };
+            let next = if aligned { self.alignment.down(total as u64) as usize } else { total };
             if next == done {
-                return Ok(total); // less than a block more: the file's end
+                return Ok(Some(total)); // less than a block more: the file's end
             }
             done = next;
         }

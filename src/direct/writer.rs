@@ -54,6 +54,9 @@ pub struct DirectWriter {
     owned: bool,
     /// Bytes that were there before.
     existing: u64,
+    /// Their last page, if it is a part of one and not cached: the kernel brings it in to zero the
+    /// rest of it when the file grows.
+    cut_page: Option<(u64, u64)>,
     /// One past the last byte written.
     end: AtomicU64,
     /// Parts of blocks behind what was there, to be written at the end: (offset, bytes).
@@ -102,10 +105,14 @@ impl DirectWriter {
     }
 
     fn on(access: Access, owned: bool, existing: u64) -> Self {
+        let (page, cut) = (sys::page_size(), existing % sys::page_size());
+        let cold = || access.medium().cached(existing - cut, page).unwrap_or(0) == 0;
+        let cut_page = (cut > 0 && cold()).then_some((existing - cut, page));
         Self {
             access,
             owned,
             existing,
+            cut_page,
             end: AtomicU64::new(0),
             pieces: Mutex::new(Vec::new()),
             failed: OnceLock::new(),
@@ -119,6 +126,12 @@ impl DirectWriter {
     /// straight through; all others cost a copy or a merge.
     pub fn alignment(&self) -> Alignment {
         self.access.alignment()
+    }
+
+    /// How far the padding of an owned file that ends at `end` reaches: whole pages, for ext4 zeroes
+    /// the rest of a block that is written in part through the cache.
+    pub(crate) fn padded(&self, end: u64) -> u64 {
+        end.next_multiple_of(self.alignment().offset.max(sys::page_size()))
     }
 
     /// True while writes go with O_DIRECT.
@@ -150,13 +163,16 @@ impl DirectWriter {
         self.drain(true)?;
         self.check()?;
         let end = self.end.load(Ordering::Acquire);
-        let mut drop = self.put_pieces()?;
+        let mut brought_in: Vec<(u64, u64)> = self.put_pieces()?.into_iter().collect();
         let medium = self.access.medium();
         if self.owned {
             medium.set_len(end)?;
-            drop = Some((0, 0));
-        } else if end > self.existing && medium.len()? < end {
-            medium.set_len(end)?; // it ends in a hole
+            brought_in.push((0, 0));
+        } else if end > self.existing {
+            if medium.len()? < end {
+                medium.set_len(end)?; // it ends in a hole
+            }
+            brought_in.extend(self.cut_page);
         }
         last()?;
         let mut cached_pages = None;
@@ -164,7 +180,7 @@ impl DirectWriter {
             medium.sync()?;
         }
         if !self.access.stays_cached() {
-            if let Some((start, len)) = drop {
+            for (start, len) in brought_in {
                 // ext4 and XFS zero the rest of the cut block in the cache. Only a clean page can
                 // be dropped.
                 if !sync {
@@ -232,7 +248,9 @@ impl DirectWriter {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let block = self.alignment().down(at);
         let size = self.alignment().offset;
-        if block + size > self.existing {
+        // A block that is written up to its end may be merged even where the file ends in it.
+        let whole_behind = !self.owned && at + data.len() as u64 == block + size;
+        if block + size > self.existing && !whole_behind {
             pieces.push((at, data.to_vec()));
             return Ok(());
         }
@@ -254,17 +272,18 @@ impl DirectWriter {
         pieces.sort_unstable();
         let (alignment, mut drop) = (self.alignment(), None);
         if self.owned && self.access.aligned() {
-            let size = alignment.offset as usize;
-            let mut buffer = AlignedBuffer::new(size)?;
+            let end = self.end.load(Ordering::Acquire);
             for block in pieces.chunk_by(|a, b| alignment.down(a.0) == alignment.down(b.0)) {
                 let start = alignment.down(block[0].0);
-                buffer.fill(0); // the padding is zeros, never what was here before
+                let own: usize = block.iter().map(|(_, data)| data.len()).sum();
+                let stop = start + alignment.offset;
+                let stop = if end <= stop { self.padded(end) } else { stop };
+                let mut buffer = AlignedBuffer::new((stop - start) as usize)?; // all zero
                 for (at, data) in block {
                     let place = (at - start) as usize;
                     buffer[place..place + data.len()].copy_from_slice(data);
                 }
-                let own: usize = block.iter().map(|(_, data)| data.len()).sum();
-                self.access.write_all(&buffer[..size], start, own as u64)?;
+                self.access.write_all(&buffer[..(stop - start) as usize], start, own as u64)?;
             }
             return Ok(None);
         }

@@ -19,7 +19,8 @@ pub fn last_line(bytes: u64, elapsed: Duration) -> String {
 
 /// Powers of 1000, one decimal.
 pub fn decimal(bytes: u64) -> String {
-    format_size(bytes, one_place(FormatSizeOptions::from(DECIMAL)))
+    let format = FormatSizeOptions::from(DECIMAL);
+    format_size(bytes, if bytes < 1000 { format } else { one_place(format) })
 }
 
 fn one_place(format: FormatSizeOptions) -> FormatSizeOptions {

@@ -1,0 +1,186 @@
+//! Promise 2: the page cache is left as it was found. Proved by the kernel's own count of
+//! insertions, not by looking at what is left at the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+
+use common::*;
+
+/// Insertions of (source, destination) while the command runs, on ext4, XFS.
+fn on_each_filesystem(test: impl Fn(&Scratch, &Path, &Trace)) {
+    let Some(trace) = Trace::new() else { return };
+    let scratch = Scratch::new();
+    test(&scratch, &scratch.0, &trace);
+    for (kind, sector) in [("ext4", 512), ("ext4", 4096), ("xfs", 512), ("xfs", 4096)] {
+        let mount = Mount::filesystem(&scratch, kind, 400 << 20, sector);
+        test(&scratch, &mount.at, &trace);
+    }
+}
+
+#[test]
+fn a_file_copy_inserts_no_page_of_the_source_and_at_most_one_of_the_destination() {
+    needs_root_and!("mkfs.xfs", "mkfs.ext4", "losetup");
+    on_each_filesystem(|_, dir, trace| {
+        for len in [4096, 5000, 1 << 20, (9 << 20) + 1, (20 << 20) + 513] {
+            let (src, dst) = (dir.join("src"), dir.join("dst"));
+            write(&src, &content(len));
+            make_cold(&src);
+            let (said, inserted) = trace.during(|| copies([&src, &dst]));
+            assert_eq!(inserted.of(&src), 0, "{len} in {}: {said}", dir.display());
+            assert!(inserted.of(&dst) <= 1, "{len} in {}: {}", dir.display(), inserted.of(&dst));
+            assert_eq!(cached_pages(&dst), 0, "{len} in {}", dir.display());
+            assert!(!said.contains("not direct"), "{said}");
+            same(&dst, &content(len));
+        }
+    });
+}
+
+#[test]
+fn a_pipe_with_short_reads_inserts_at_most_one_page() {
+    needs_root_and!("mkfs.xfs", "mkfs.ext4", "losetup");
+    on_each_filesystem(|_, dir, trace| {
+        let dst = dir.join("dst");
+        let bytes = content((9 << 20) + 777);
+        for chunk in [999, 65_536] {
+            let mut command = dio_cp();
+            command.arg("-").arg(&dst);
+            let (output, inserted) = trace.during(|| feed(command, &bytes, chunk));
+            assert!(output.status.success());
+            assert!(inserted.of(&dst) <= 1, "{} in {}", inserted.of(&dst), dir.display());
+            assert_eq!(cached_pages(&dst), 0);
+        }
+    });
+}
+
+#[test]
+fn the_trace_would_see_a_copy_through_the_cache() {
+    needs_root_and!();
+    let Some(trace) = Trace::new() else { return };
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 1 << 20), scratch.path("dst"));
+    make_cold(&src);
+    let words = ["--direct", "never", src.to_str().unwrap(), dst.to_str().unwrap()];
+    let (_, inserted) = trace.during(|| copies(words));
+    assert_eq!(inserted.of(&src), 256);
+    assert_eq!(inserted.of(&dst), 256);
+    assert_eq!(cached_pages(&dst), 256); // on purpose, and left there
+}
+
+#[test]
+fn to_standard_output_no_page_of_the_source_is_inserted() {
+    needs_root_and!();
+    let Some(trace) = Trace::new() else { return };
+    let scratch = Scratch::new();
+    let src = scratch.file("src", (9 << 20) + 5);
+    make_cold(&src);
+    let (output, inserted) = trace.during(|| run([src.to_str().unwrap(), "-"]));
+    assert!(output.stdout == content((9 << 20) + 5));
+    assert_eq!(inserted.of(&src), 0);
+    // Standard input that is a file.
+    let mut command = dio_cp();
+    command.args(["-", "-"]).stdin(File::open(&src).unwrap());
+    let (output, inserted) = trace.during(|| command.output().unwrap());
+    assert!(output.stdout == content((9 << 20) + 5));
+    assert_eq!(inserted.of(&src), 0);
+}
+
+#[test]
+fn in_place_at_odd_offsets_inserts_nothing_but_cut_last_pages() {
+    needs_root_and!("mkfs.xfs", "mkfs.ext4", "losetup");
+    on_each_filesystem(|scratch, dir, trace| {
+        let src = scratch.file("in-place-src", (5 << 20) + 77);
+        make_cold(&src);
+        for seek in [0, 1, 4097, 1_000_003, 9_000_000] {
+            let dst = dir.join("dst");
+            write(&dst, &vec![7; 6_000_001]);
+            make_cold(&dst);
+            let words = ["--seek", &seek.to_string(), src.to_str().unwrap(), dst.to_str().unwrap()];
+            let (_, inserted) = trace.during(|| copies(words));
+            assert_eq!(inserted.of(&src), 0, "seek {seek} in {}", dir.display());
+            // Where the file grows, the page that its old end cuts comes too.
+            let grows = seek + (5 << 20) + 77 > 6_000_001;
+            let most = if grows { 2 } else { 0 };
+            assert!(inserted.of(&dst) <= most, "seek {seek} in {}: {}", dir.display(), inserted.of(&dst));
+            assert_eq!(cached_pages(&dst), 0, "seek {seek} in {}", dir.display());
+        }
+    });
+}
+
+#[test]
+fn pages_of_the_source_that_others_had_cached_stay() {
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 8 << 20), scratch.path("dst"));
+    make_hot(&src);
+    assert_eq!(cached_pages(&src), 2048);
+    copies([&src, &dst]);
+    assert_eq!(cached_pages(&src), 2048);
+    assert_eq!(cached_pages(&dst), 0);
+}
+
+#[test]
+fn a_dirty_source_is_copied_with_what_was_just_written() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+    std::fs::write(&src, content(5_000_001)).unwrap(); // no fsync
+    copies([&src, &dst]);
+    same(&dst, &content(5_000_001));
+}
+
+#[test]
+fn no_sync_leaves_no_page_either() {
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
+    copies(["--no-sync".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    same_cold(&dst);
+}
+
+#[track_caller]
+fn same_cold(dst: &Path) {
+    assert_eq!(cached_pages(dst), 0);
+    same(dst, &content(5_000_001));
+}
+
+#[test]
+fn standard_output_in_a_file_is_dropped_from_the_cache() {
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
+    let output = dio_cp().arg(&src).arg("-").stdout(File::create(&dst).unwrap()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not direct"));
+    same_cold(&dst);
+}
+
+#[test]
+fn a_source_in_a_filesystem_without_direct_io_is_dropped_behind_the_copy() {
+    needs_root_and!("mksquashfs");
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 9_000_001);
+    let image = scratch.path("image");
+    tool("mksquashfs", [src.to_str().unwrap(), image.to_str().unwrap(), "-quiet", "-no-progress"]);
+    let mount = Mount::mount(&scratch, &["-t", "squashfs", "-o", "loop", image.to_str().unwrap()], None);
+    let (inside, dst) = (mount.path("src"), scratch.path("dst"));
+    let said = copies([&inside, &dst]);
+    assert!(said.contains("not direct: 9000001 bytes"), "{said}");
+    assert_eq!(said.lines().count(), 2, "said once: {said}");
+    same(&dst, &content(9_000_001));
+    assert_eq!(cached_pages(&inside), 0);
+    // What somebody had there stays: all of it, or a part.
+    make_hot(&inside);
+    let hot = cached_pages(&inside);
+    copies([&inside, &dst]);
+    assert_eq!(cached_pages(&inside), hot);
+    let said = fails(4, ["--direct".as_ref(), "always".as_ref(), inside.as_os_str(), dst.as_os_str()]);
+    assert!(said.contains("direct I/O refused"), "{said}");
+    same(&dst, &content(9_000_001));
+}
