@@ -278,12 +278,17 @@ pub struct Insertions(String);
 impl Insertions {
     /// Pages of this file. Its inode is what it is now.
     pub fn of(&self, path: &Path) -> u64 {
+        let order = |line: &str| line.rsplit_once("order=").map_or(0, |(_, o)| o.trim().parse::<u32>().unwrap());
+        self.lines(path).map(|line| 1 << order(line)).sum()
+    }
+
+    /// The kernel's own words.
+    pub fn lines(&self, path: &Path) -> impl Iterator<Item = &str> {
         let found = fs::metadata(path).unwrap();
         let dev = found.dev();
         let (major, minor) = ((dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00));
         let tag = format!(" dev {major}:{minor} ino {:x} ", found.ino());
-        let order = |line: &str| line.rsplit_once("order=").map_or(0, |(_, o)| o.trim().parse::<u32>().unwrap());
-        self.0.lines().filter(|line| line.contains(&tag)).map(|line| 1 << order(line)).sum()
+        self.0.lines().filter(move |line| line.contains(&tag))
     }
 }
 
