@@ -21,7 +21,6 @@ use crate::event::{Event, Observer, Phase};
 use crate::job::Job;
 use crate::source::{self, Source};
 use crate::standing::Standing;
-use crate::sys;
 use crate::turnstile::Turnstile;
 
 /// What a finished copy did.
@@ -84,17 +83,13 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
 
 /// How the copy is cut into blocks, so that both sides get what their alignment asks for.
 fn layout(job: &Job, source: &dyn Source, destination: &dyn Destination) -> Result<Layout> {
-    let unit = destination.alignment();
-    let needed = unit.max(source.alignment());
+    let needed = destination.alignment().max(source.alignment());
     if !(job.block_size as u64).is_multiple_of(needed) {
         let why = format!("--block-size {} is not a multiple of {needed}, as direct I/O needs here", job.block_size);
         let right = (job.block_size as u64).next_multiple_of(needed);
         return Err(Error::usage(why).hint(format!("--block-size {right} is")));
     }
-    // Whole pages where the block size allows it: filesystems zero the rest of a block that was
-    // written in part, through the cache.
-    let page = unit.max(sys::page_size());
-    let unit = if unit > 1 && (job.block_size as u64).is_multiple_of(page) { page } else { unit };
+    let unit = destination.unit();
     Ok(Layout { block_size: job.block_size, unit, lead: (job.seek % unit) as usize })
 }
 

@@ -24,8 +24,15 @@ use crate::turnstile::Turnstile;
 
 /// A destination of blocks, written by several workers.
 pub trait Destination: Sync {
-    /// The alignment at which blocks should begin, in bytes; 1 if it does not matter.
-    fn alignment(&self) -> u64;
+    /// The alignment that direct writes must have, in bytes; 1 if they need none.
+    fn alignment(&self) -> u64 {
+        1
+    }
+
+    /// Where blocks should begin: a multiple of [`Destination::alignment`].
+    fn unit(&self) -> u64 {
+        1
+    }
 
     /// Sets space aside for a range of the copy, so that a full disk is known at once.
     fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {

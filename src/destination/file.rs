@@ -93,7 +93,7 @@ impl<'a> FileDestination<'a> {
     ) -> Result<Self> {
         let fail = |e| Error::io("opening", &name, e);
         let kept = file.try_clone().map_err(fail)?;
-        let writer = DirectWriter::over(file, refused, job.direct, owned).map_err(fail)?;
+        let writer = DirectWriter::over(file, refused, job.direct, owned, job.block_size).map_err(fail)?;
         Ok(Self { job, name, file: kept, writer, publication, reserved: Mutex::new(0), device: false })
     }
 
@@ -123,6 +123,10 @@ impl<'a> FileDestination<'a> {
 impl Destination for FileDestination<'_> {
     fn alignment(&self) -> u64 {
         if self.writer.is_direct() { self.writer.alignment().offset } else { 1 }
+    }
+
+    fn unit(&self) -> u64 {
+        if self.writer.is_direct() { self.writer.unit() } else { 1 }
     }
 
     fn reserve(&self, offset: u64, len: u64) -> Result<()> {

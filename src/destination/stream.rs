@@ -100,10 +100,6 @@ impl<'a> StreamDestination<'a> {
 }
 
 impl Destination for StreamDestination<'_> {
-    fn alignment(&self) -> u64 {
-        1
-    }
-
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
         let Some(result) = turns.pass(block.number, || self.write_block(block)) else { return Ok(()) };

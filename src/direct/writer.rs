@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -50,6 +51,9 @@ const BUFFER: usize = 4 << 20;
 #[must_use = "without finish() the tail is lost"]
 pub struct DirectWriter {
     access: Access,
+    /// What transfers keep to: whole pages where the writes allow it, else what the device asks.
+    /// Filesystems fill up a block that is written in part through the cache.
+    unit: Alignment,
     /// Everything in the file is this writer's own: it may pad and cut.
     owned: bool,
     /// Bytes that were there before.
@@ -87,7 +91,7 @@ impl DirectWriter {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let (file, refused) = open(path.as_ref(), &options, 0, Direct::Auto)?;
-        Self::over(file, refused, Direct::Auto, true)
+        Self::over(file, refused, Direct::Auto, true, BUFFER)
     }
 
     /// Overwrites an open file or block device in place, from offset 0; nothing outside the bytes
@@ -95,21 +99,35 @@ impl DirectWriter {
     /// of blocks need `file` to be open for reading too.
     pub fn new(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
-        Self::over(file, refused, Direct::Auto, false)
+        Self::over(file, refused, Direct::Auto, false, BUFFER)
     }
 
-    /// `owned`: the file is new and empty.
-    pub(crate) fn over(file: File, refused: Option<String>, policy: Direct, owned: bool) -> io::Result<Self> {
+    /// `owned`: the file is new and empty. `block_size`: the writes meet at multiples of it.
+    pub(crate) fn over(
+        file: File,
+        refused: Option<String>,
+        policy: Direct,
+        owned: bool,
+        block_size: usize,
+    ) -> io::Result<Self> {
         let existing = if owned { 0 } else { io::Seek::seek(&mut &file, io::SeekFrom::End(0))? };
-        Ok(Self::on(Access::new(file, refused, policy, true)?, owned, existing))
+        let device = file.metadata()?.file_type().is_block_device();
+        let access = Access::new(file, refused, policy, true)?;
+        let mut unit = access.alignment();
+        let page = unit.offset.max(sys::page_size());
+        if !device && (block_size as u64).is_multiple_of(page) {
+            unit.offset = page;
+        }
+        Ok(Self::on(access, unit, owned, existing))
     }
 
-    fn on(access: Access, owned: bool, existing: u64) -> Self {
+    fn on(access: Access, unit: Alignment, owned: bool, existing: u64) -> Self {
         let (page, cut) = (sys::page_size(), existing % sys::page_size());
         let cold = || access.medium().cached(existing - cut, page).unwrap_or(0) == 0;
         let cut_page = (cut > 0 && cold()).then_some((existing - cut, page));
         Self {
             access,
+            unit,
             owned,
             existing,
             cut_page,
@@ -131,7 +149,12 @@ impl DirectWriter {
     /// How far the padding of an owned file that ends at `end` reaches: whole pages, for ext4 zeroes
     /// the rest of a block that is written in part through the cache.
     pub(crate) fn padded(&self, end: u64) -> u64 {
-        end.next_multiple_of(self.alignment().offset.max(sys::page_size()))
+        end.next_multiple_of(self.unit.offset.max(sys::page_size()))
+    }
+
+    /// Where writes should meet, in bytes, so that none has to be merged or kept.
+    pub(crate) fn unit(&self) -> u64 {
+        self.unit.offset
     }
 
     /// True while writes go with O_DIRECT.
@@ -214,9 +237,8 @@ impl DirectWriter {
         if !self.access.aligned() {
             self.access.write_all(data, at, len)?;
         } else {
-            let alignment = self.alignment();
-            let body = alignment.up(at).min(end); // first byte of the aligned middle
-            let tail = alignment.down(end).max(body); // first byte behind it
+            let body = self.unit.up(at).min(end); // first byte of the aligned middle
+            let tail = self.unit.down(end).max(body); // first byte behind it
             let (head_bytes, rest) = data.split_at((body - at) as usize);
             let (body_bytes, tail_bytes) = rest.split_at((tail - body) as usize);
             self.put_part(head_bytes, at)?;
@@ -246,8 +268,8 @@ impl DirectWriter {
             return Ok(());
         }
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        let block = self.alignment().down(at);
-        let size = self.alignment().offset;
+        let block = self.unit.down(at);
+        let size = self.unit.offset;
         // A block that is written up to its end may be merged even where the file ends in it.
         let whole_behind = !self.owned && at + data.len() as u64 == block + size;
         if block + size > self.existing && !whole_behind {
@@ -270,13 +292,13 @@ impl DirectWriter {
     fn put_pieces(&mut self) -> io::Result<Option<(u64, u64)>> {
         let mut pieces = std::mem::take(self.pieces.get_mut().unwrap_or_else(PoisonError::into_inner));
         pieces.sort_unstable();
-        let (alignment, mut drop) = (self.alignment(), None);
+        let (unit, mut drop) = (self.unit, None);
         if self.owned && self.access.aligned() {
             let end = self.end.load(Ordering::Acquire);
-            for block in pieces.chunk_by(|a, b| alignment.down(a.0) == alignment.down(b.0)) {
-                let start = alignment.down(block[0].0);
+            for block in pieces.chunk_by(|a, b| unit.down(a.0) == unit.down(b.0)) {
+                let start = unit.down(block[0].0);
                 let own: usize = block.iter().map(|(_, data)| data.len()).sum();
-                let stop = start + alignment.offset;
+                let stop = start + unit.offset;
                 let stop = if end <= stop { self.padded(end) } else { stop };
                 let mut buffer = AlignedBuffer::new((stop - start) as usize)?; // all zero
                 for (at, data) in block {
@@ -301,7 +323,7 @@ impl DirectWriter {
         let end = at.checked_add(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
         if !self.owned && at < self.existing {
             // Whole pages can be zeroed without a write; the rest would go through the cache.
-            let unit = self.alignment().offset.max(sys::page_size());
+            let unit = self.unit.offset.max(sys::page_size());
             let last = end.min(self.existing);
             let body = at.next_multiple_of(unit).min(last);
             let tail = (last - last % unit).max(body);
@@ -321,7 +343,7 @@ impl DirectWriter {
     /// Writes the whole blocks of the sequential buffer out; `all`: the rest too.
     fn drain(&mut self, all: bool) -> io::Result<()> {
         let Some(buffer) = self.buffer.take() else { return Ok(()) };
-        let len = if all { self.filled } else { self.alignment().down(self.filled as u64) as usize };
+        let len = if all { self.filled } else { self.unit.down(self.filled as u64) as usize };
         self.write_at(&buffer[..len], self.position)?;
         self.position += len as u64;
         let mut buffer = buffer;
@@ -363,12 +385,12 @@ mod tests {
     use super::*;
 
     fn owned(disk: &FakeDisk) -> DirectWriter {
-        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), true, 0)
+        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), disk.alignment(), true, 0)
     }
 
     fn in_place(disk: &FakeDisk) -> DirectWriter {
         let existing = disk.content().len() as u64;
-        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), false, existing)
+        DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), disk.alignment(), false, existing)
     }
 
     #[test]
@@ -475,7 +497,7 @@ mod tests {
     fn a_refusal_under_always_is_an_error() {
         let disk = FakeDisk::new(512, 512, Vec::new());
         disk.refuse_direct();
-        let writer = DirectWriter::on(Access::fake(disk.clone(), Direct::Always), true, 0);
+        let writer = DirectWriter::on(Access::fake(disk.clone(), Direct::Always), disk.alignment(), true, 0);
         let error = writer.write_at(&[5; 1024], 0).err();
         assert!(error.is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<super::super::Refused>())));
         assert!(disk.content().is_empty());
