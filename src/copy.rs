@@ -124,8 +124,11 @@ fn run(
         };
         if let Err(error) = step() {
             turns.shut();
-            // The first one is the cause.
-            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            // The first one is the cause, unless it only says that another failed.
+            let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(|first| first.consequence) {
+                *first = Some(error);
+            }
         }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
         total.bytes += moved.bytes;

@@ -24,4 +24,5 @@ pub use access::{Direct, Refused, Traffic};
 pub use alignment::Alignment;
 pub use buffer::AlignedBuffer;
 pub use reader::DirectReader;
+pub(crate) use writer::Earlier;
 pub use writer::{DirectWriter, Written};

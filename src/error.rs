@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::direct::Refused;
+use crate::direct::{Earlier, Refused};
 
 /// What kind of failure, as the exit status tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Error {
     doing: String,
     offset: Option<u64>,
     why: String,
+    /// Something else failed before; that is the error to tell.
+    pub(crate) consequence: bool,
     /// What to try, where there is an answer.
     pub hint: Option<String>,
     /// What now stands under the destination's name, and what is left behind.
@@ -40,7 +42,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     fn new(kind: Kind, doing: String, why: impl Into<String>) -> Self {
-        Self { kind, doing, offset: None, why: why.into(), hint: None, left: None }
+        Self { kind, doing, offset: None, why: why.into(), consequence: false, hint: None, left: None }
     }
 
     /// The system said no while `doing` something ("writing") to `path`.
@@ -48,6 +50,7 @@ impl Error {
         let refused = source.get_ref().is_some_and(|inner| inner.is::<Refused>());
         let kind = if refused { Kind::Refused } else { Kind::Failed };
         let mut error = Self::new(kind, format!("{doing} {}", quoted(path)), plain(&source));
+        error.consequence = source.get_ref().is_some_and(|inner| inner.is::<Earlier>());
         error.hint = match refused {
             true => Some("without --direct always it is copied by other means that leave the cache clean".into()),
             false => hint(&source),

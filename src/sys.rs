@@ -318,6 +318,14 @@ pub fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
+/// The largest file that this process may write, in bytes (`RLIMIT_FSIZE`).
+pub fn file_size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` outlives the call; if it fails, there is no limit to know.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    limit.rlim_cur
+}
+
 /// The process's umask. Setting it is the only way to read it, so call this before threads start.
 pub fn umask() -> u32 {
     // SAFETY: integers only; put back at once.

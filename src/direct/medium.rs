@@ -45,7 +45,14 @@ impl Medium for File {
         if dontcache {
             return sys::write_dontcache(self, data, Some(at));
         }
-        FileExt::write_at(self, &data[..data.len().min(sys::MAX_TRANSFER)], at)
+        let result = FileExt::write_at(self, &data[..data.len().min(sys::MAX_TRANSFER)], at);
+        match result {
+            // The kernel cuts a write at the limit, and then finds its length odd.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && at + data.len() as u64 > sys::file_size_limit() => {
+                Err(io::Error::from_raw_os_error(libc::EFBIG))
+            }
+            other => other,
+        }
     }
 
     fn set_direct(&self, on: bool) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! [`DirectWriter`]: any bytes in, aligned direct transfers out, the exact length at the end.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -70,6 +71,18 @@ pub struct DirectWriter {
     filled: usize,
     position: u64,
 }
+
+/// A write that was not tried, because one before it failed. Travels inside an [`io::Error`].
+#[derive(Debug)]
+pub(crate) struct Earlier(String);
+
+impl fmt::Display for Earlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an earlier write failed: {}", self.0)
+    }
+}
+
+impl std::error::Error for Earlier {}
 
 /// What a finished writer did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,7 +239,7 @@ impl DirectWriter {
 
     fn check(&self) -> io::Result<()> {
         match self.failed.get() {
-            Some((kind, text)) => Err(io::Error::new(*kind, format!("an earlier write failed: {text}"))),
+            Some((kind, text)) => Err(io::Error::new(*kind, Earlier(text.clone()))),
             None => Ok(()),
         }
     }

@@ -1,0 +1,108 @@
+//! Promise 5: memory does not grow with size, and a 32 MiB container is enough, page cache included.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::*;
+
+/// A memory cgroup with a limit, version 1 or 2.
+struct Group {
+    path: PathBuf,
+    v2: bool,
+}
+
+impl Group {
+    /// None, with a word, where there is no memory controller to be had.
+    fn new(name: &str, limit: u64) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let v2 = fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|c| c.contains("memory"));
+        let parent = if v2 { root.to_path_buf() } else { root.join("memory") };
+        if v2 {
+            let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
+        }
+        let path = parent.join(format!("dio-cp-test-{}-{name}", std::process::id()));
+        let limit_file = path.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" });
+        if fs::create_dir(&path).is_err() || fs::write(limit_file, limit.to_string()).is_err() {
+            let _ = fs::remove_dir(&path);
+            skip("needs root and a memory cgroup");
+            return None;
+        }
+        Some(Self { path, v2 })
+    }
+
+    /// `dio-cp` with these words, inside.
+    fn dio_cp(&self, words: &str) -> Command {
+        let mut command = Command::new("sh");
+        let procs = self.path.join("cgroup.procs");
+        let line = format!("echo $$ > {} && exec {} {words}", procs.display(), env!("CARGO_BIN_EXE_dio-cp"));
+        command.args(["-c", &line]).stdin(Stdio::null());
+        command
+    }
+
+    /// The most bytes that were ever charged.
+    fn peak(&self) -> u64 {
+        let file = if self.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        fs::read_to_string(self.path.join(file)).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+const LIMIT: u64 = 32 << 20;
+
+#[test]
+fn a_copy_many_times_the_limit_fits_with_its_page_cache() {
+    let Some(group) = Group::new("file", LIMIT) else { return };
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", (300 << 20) + 77), scratch.path("dst"));
+    make_cold(&src);
+    let output = group.dio_cp(&format!("{} {}", src.display(), dst.display())).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(group.peak() < LIMIT, "{} bytes charged", group.peak());
+    same(&dst, &content((300 << 20) + 77));
+}
+
+#[test]
+fn a_stream_many_times_the_limit_fits_too() {
+    let Some(group) = Group::new("pipe", LIMIT) else { return };
+    let scratch = Scratch::new();
+    let dst = scratch.path("dst");
+    let output = feed(group.dio_cp(&format!("- {}", dst.display())), &content(200 << 20), 1 << 20);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(group.peak() < LIMIT, "{} bytes charged", group.peak());
+    same(&dst, &content(200 << 20));
+}
+
+#[test]
+fn the_process_stays_under_24_mib_whatever_the_size() {
+    if !has_tool("time") {
+        return skip("needs the tool time (GNU)");
+    }
+    let scratch = Scratch::new();
+    let dst = scratch.path("dst");
+    let peak = |src: &Path| {
+        let mut command = Command::new("time");
+        command.args(["-f", "%M", env!("CARGO_BIN_EXE_dio-cp"), "-q"]).arg(src).arg(&dst);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said.trim().parse::<u64>().unwrap()
+    };
+    let (small, large) = (scratch.file("small", 20 << 20), scratch.file("large", 400 << 20));
+    let (at_small, at_large) = (peak(&small), peak(&large));
+    assert!(at_large < 24 << 10, "{at_large} KiB");
+    assert!(at_large < at_small + 1024, "{at_small} KiB grew to {at_large} KiB");
+    // A hundred thousand extents are not remembered either.
+    let sparse_src = scratch.path("sparse");
+    let pieces: Vec<(u64, usize)> = (0..20_000).map(|i| (i * 8192, 100)).collect();
+    sparse(&sparse_src, 20_000 * 8192, &pieces);
+    assert!(peak(&sparse_src) < 24 << 10);
+}
