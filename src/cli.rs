@@ -9,7 +9,7 @@ use std::ffi::OsString;
     name = "dio-cp",
     version,
     about = "Copy a file, device or pipe with O_DIRECT: exact, atomic, durable, and the page cache stays as it was",
-    after_help = AFTER_HELP,
+    after_help = after_help(),
     override_usage = "dio-cp [OPTIONS] <SRC> <DST>",
     args_override_self = true
 )]
@@ -114,16 +114,38 @@ pub enum Progress {
     None,
 }
 
-const AFTER_HELP: &str = "\
-Sizes: K, M, G, T = powers of 1024 (KiB, MiB … too); kB, MB, GB, TB = powers of 1000; plain numbers = bytes.
+/// How sizes are written.
+pub const SIZES: &str = "K, M, G, T are powers of 1024 (KiB, MiB … too); kB, MB, GB, TB are powers of 1000; \
+                         plain numbers are bytes; fractions are allowed (1.5G).";
 
-Exit status: 0 done, 1 the copy failed, 2 usage, 3 content not as required (--size),
-4 direct I/O refused under --direct always; a signal ends the program by that signal.
-SIGUSR1 prints a progress line and goes on.
+/// Exit statuses and their meanings.
+pub const EXIT_STATUS: [(&str, &str); 6] = [
+    ("0", "Done: data, name and length are on the medium."),
+    ("1", "The copy failed: an I/O error, no space, the source changed, or it was refused (same file, device in use)."),
+    ("2", "Usage: the arguments cannot be meant."),
+    ("3", "The content is not as required (--size)."),
+    ("4", "Direct I/O was refused under --direct always."),
+    ("128+N", "Ended by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
+];
 
-Examples:
-  dio-cp src dst                              copy a file, whole or not at all
-  curl -fL https://… | dio-cp - out.iso       download past the page cache
-  pg_dump db | dio-cp - db.dump               back up beside a live database
-  dio-cp backup.tar - | tar x                 read past the page cache
-  sudo dio-cp image.raw /dev/sdX              write an image to a device";
+/// Lines to paste, and what they do.
+pub const EXAMPLES: [(&str, &str); 8] = [
+    ("dio-cp src dst", "Copy a file, whole or not at all."),
+    ("curl -fL https://example.org/os.iso | dio-cp - os.iso", "Download past the page cache."),
+    ("pg_dump db | dio-cp - db.dump", "Back up beside a live database."),
+    ("dio-cp vm.img /backup/", "Copy into a directory, holes kept."),
+    ("dio-cp backup.tar - | tar x", "Read past the page cache."),
+    ("sudo dio-cp image.raw /dev/sdX", "Write an image to a device; it asks first."),
+    ("dio-cp --skip 1M --count 4K disk.img head", "Cut a piece out of a file."),
+    ("dio-cp --seek 1M head disk.img", "Put it back; nothing else changes."),
+];
+
+fn after_help() -> String {
+    let statuses: Vec<_> = EXIT_STATUS.iter().map(|(status, meaning)| format!("  {status:<7}{meaning}")).collect();
+    let examples: Vec<_> = EXAMPLES.iter().map(|(line, what)| format!("  {line}\n      {what}")).collect();
+    format!(
+        "Sizes: {SIZES}\n\nExit status:\n{}\n\nSIGUSR1 prints a progress line and goes on.\n\nExamples:\n{}",
+        statuses.join("\n"),
+        examples.join("\n")
+    )
+}

@@ -74,7 +74,7 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
     notes.extend(finished.notes);
-    if let Some(pages) = finished.written.cached_pages.filter(|pages| *pages > 0 && !job.in_place && !job.force) {
+    if let Some(pages) = finished.written.cached_pages.filter(|pages| *pages > 0) {
         notes.push(format!("{pages} pages of {} are in the page cache", quoted(&name)));
     }
     let Moved { bytes, holes } = moved;

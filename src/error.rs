@@ -126,7 +126,12 @@ impl std::error::Error for Error {}
 pub fn quoted(path: &Path) -> String {
     match path.to_str() {
         Some(stream @ ("standard input" | "standard output")) => stream.to_string(),
-        _ => format!("'{}'", path.display()),
+        // What a terminal would obey is shown instead.
+        _ => {
+            let shown = path.display().to_string();
+            let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            format!("'{}'", shown.chars().map(escape).collect::<String>())
+        }
     }
 }
 

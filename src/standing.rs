@@ -109,7 +109,11 @@ mod tests {
         standing.build(Path::new("x"), true, || Ok(((), None)))?;
         assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
         let mut ran = false;
-        assert!(standing.publish(|| Ok(ran = true)).is_err());
+        let publish = || {
+            ran = true;
+            Ok(())
+        };
+        assert!(standing.publish(publish).is_err());
         assert!(!ran);
         assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
         Ok(())

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -294,22 +294,16 @@ pub fn widen_pipe(pipe: BorrowedFd<'_>, bytes: i32) -> io::Result<i32> {
     check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })
 }
 
-/// Waits until a read would not block (poll(2)). False: `limit` passed first.
-pub fn wait_readable(file: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+/// Waits until a read, or a write if `writing`, would not block (poll(2)). False: `limit` passed.
+pub fn wait_ready(file: BorrowedFd<'_>, writing: bool, limit: Duration) -> io::Result<bool> {
+    let events = if writing { libc::POLLOUT } else { libc::POLLIN };
+    let mut entry = libc::pollfd { fd: file.as_raw_fd(), events, revents: 0 };
     let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: one entry, which outlives the call.
     match check(unsafe { libc::poll(&mut entry, 1, limit) }) {
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
         other => Ok(other? > 0),
     }
-}
-
-/// An open file of ours with the same open file description as `fd`.
-pub fn duplicate(fd: RawFd) -> io::Result<File> {
-    // SAFETY: borrowed for the duration of the dup only; a closed number gives EBADF.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    Ok(File::from(borrowed.as_fd().try_clone_to_owned()?))
 }
 
 /// Size of a page of memory, and of the page cache, in bytes.

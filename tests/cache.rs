@@ -169,7 +169,7 @@ fn a_source_in_a_filesystem_without_direct_io_is_dropped_behind_the_copy() {
     let src = scratch.file("src", 9_000_001);
     let image = scratch.path("image");
     tool("mksquashfs", [src.to_str().unwrap(), image.to_str().unwrap(), "-quiet", "-no-progress"]);
-    let mount = Mount::mount(&scratch, &["-t", "squashfs", "-o", "loop", image.to_str().unwrap()], None);
+    let mount = Mount::with(&scratch, &["-t", "squashfs", "-o", "loop", image.to_str().unwrap()], None);
     let (inside, dst) = (mount.path("src"), scratch.path("dst"));
     let said = copies([&inside, &dst]);
     assert!(said.contains("not direct: 9000001 bytes"), "{said}");

@@ -137,7 +137,7 @@ fn a_mounted_device_is_refused_and_the_mount_named() {
     let disk = Loop::new(&scratch, SIZE as u64, 512);
     tool("mkfs.ext4", ["-q", disk.name()]);
     let name = disk.name().to_string();
-    let mount = Mount::mount(&scratch, &[&name], Some(disk));
+    let mount = Mount::with(&scratch, &[&name], Some(disk));
     let said = fails(1, ["-f", src.to_str().unwrap(), &name]);
     assert!(said.contains(&format!("mounted on {}", mount.at.display())), "{said}");
 }

@@ -87,7 +87,7 @@ fn compressed_files_are_read_through_the_cache_which_is_said_and_undone() {
     let disk = Loop::new(&scratch, 600 << 20, 512);
     tool("mkfs.btrfs", ["-q", disk.name()]);
     let name = disk.name().to_string();
-    let mount = Mount::mount(&scratch, &["-o", "compress=zstd", &name], Some(disk));
+    let mount = Mount::with(&scratch, &["-o", "compress=zstd", &name], Some(disk));
     let (src, dst) = (mount.path("src"), scratch.path("dst"));
     let bytes = vec![b'x'; 5_000_001];
     write(&src, &bytes);
@@ -135,7 +135,7 @@ fn overlay_passes_direct_io_on() {
         scratch.path("upper").display(),
         scratch.path("work").display()
     );
-    let mount = Mount::mount(&scratch, &["-t", "overlay", "overlay", "-o", &dirs], None);
+    let mount = Mount::with(&scratch, &["-t", "overlay", "overlay", "-o", &dirs], None);
     copies_are_exact(&mount.at, true);
     let Some(trace) = Trace::new() else { return };
     let (src, dst) = (mount.path("src"), mount.path("dst"));
@@ -155,7 +155,7 @@ fn a_filesystem_without_direct_io_is_written_uncached() {
     tool("mkfs.ext4", ["-q", disk.name()]);
     let name = disk.name().to_string();
     // ext4 has no direct I/O for files whose data go through the journal.
-    let mount = Mount::mount(&scratch, &["-o", "data=journal", &name], Some(disk));
+    let mount = Mount::with(&scratch, &["-o", "data=journal", &name], Some(disk));
     let said = copies_are_exact(&mount.at, true);
     let last = said.last().unwrap();
     assert!(last.contains("not direct: 9437697 bytes of"), "{last}");

@@ -12,15 +12,13 @@ use crate::error::{Error, Result, quoted};
 /// Attributes that vouch for the old content: the kernel drops them at a write, and so does this.
 const OF_THE_CONTENT: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
 
+const IN_PLACE: &str = "--in-place overwrites the bytes and leaves the file what it is";
+
 /// Makes `file` look like the file at `path` that it is about to replace: mode, owner, extended
 /// attributes. What cannot be kept is an error, for the file would change hands unseen.
 pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
-    let hint = "--in-place overwrites the bytes and leaves the file what it is";
-    let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), path, e).hint(hint);
-    let now = file.metadata().map_err(|e| fail("owner", e))?;
-    if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
-        fchown(file, Some(of.uid()), Some(of.gid())).map_err(|e| fail("owner", e))?;
-    }
+    let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), path, e).hint(IN_PLACE);
+    keep_owner(file, path, of)?;
     set_mode(file, of.mode()).map_err(|e| fail("mode", e))?;
     for name in xattr::list(path).into_iter().flatten() {
         if OF_THE_CONTENT.iter().any(|content| name == *content) {
@@ -30,6 +28,17 @@ pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
         if file.get_xattr(&name).ok().flatten().as_ref() != Some(&value) {
             file.set_xattr(&name, &value).map_err(|e| fail("extended attributes", e))?;
         }
+    }
+    Ok(())
+}
+
+/// The owner's part of [`keep`]. Asked for when the copy begins, too: whoever may not give files
+/// away should not learn it an hour later.
+pub fn keep_owner(file: &File, path: &Path, of: &Metadata) -> Result<()> {
+    let fail = |e| Error::io("keeping the owner of", path, e).hint(IN_PLACE);
+    let now = file.metadata().map_err(fail)?;
+    if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
+        fchown(file, Some(of.uid()), Some(of.gid())).map_err(fail)?;
     }
     Ok(())
 }

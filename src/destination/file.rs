@@ -59,6 +59,10 @@ impl<'a> FileDestination<'a> {
         }
         let mode = new_mode(&from.metadata);
         let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, standing)?;
+        if existed && !job.preserve {
+            let found = std::fs::metadata(&path).map_err(|e| Error::io("replacing", &path, e))?;
+            attributes::keep_owner(&file, &path, &found)?;
+        }
         let publication = Some(Publication { existed, temporary, standing });
         Self::over(job, path, file, refused, true, publication)
     }

@@ -53,18 +53,21 @@ fn unnamed(path: &Path, mode: u32, policy: Direct) -> io::Result<Option<Unpublis
 }
 
 fn named(path: &Path, policy: Direct) -> io::Result<Unpublished> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
     loop {
         let temporary = temporary_name(path);
-        match direct::open(&temporary, &options, libc::O_NOFOLLOW, policy) {
+        // O_DIRECT after: some filesystems create the file and then refuse the flag.
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            // Some filesystems create the file and then refuse the flag.
-            Err(e) => {
-                let _ = std::fs::remove_file(&temporary);
-                return Err(e);
+            Err(e) => return Err(e),
+            Ok(file) => {
+                let refused = match policy {
+                    Direct::Never => None,
+                    _ => sys::set_direct(&file, true)
+                        .err()
+                        .map(|e| format!("the filesystem does not take O_DIRECT ({e})")),
+                };
+                return Ok(Unpublished { file, refused, temporary: Some(temporary) });
             }
-            Ok((file, refused)) => return Ok(Unpublished { file, refused, temporary: Some(temporary) }),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Destination, Finished};
 use crate::block::Block;
@@ -62,7 +63,10 @@ impl<'a> StreamDestination<'a> {
                     data = &data[n..];
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Somebody else made it non-blocking; that is his business, and waiting ours.
+                    sys::wait_ready(self.file.as_fd(), true, Duration::from_secs(1))?;
+                }
                 Err(e) if dontcache && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                     self.dontcache.store(false, Ordering::Relaxed);
                 }

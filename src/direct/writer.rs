@@ -92,7 +92,7 @@ pub struct Written {
     /// Why not all of them went direct, if so.
     pub why: Option<String>,
     /// Pages of the written file in the cache at the end; None if the kernel does not tell
-    /// (before Linux 6.5), or if they are there on purpose.
+    /// (before Linux 6.5), if they are there on purpose, or if others may have had some before.
     pub cached_pages: Option<u64>,
 }
 
@@ -224,7 +224,7 @@ impl DirectWriter {
                 }
                 medium.forget(start, len)?;
             }
-            cached_pages = medium.cached(0, 0).ok();
+            cached_pages = if self.owned { medium.cached(0, 0).ok() } else { None };
         }
         let (traffic, why) = (self.access.traffic(), self.access.why().map(str::to_string));
         Ok(Written { traffic, why, cached_pages })

@@ -55,7 +55,7 @@ impl StreamSource {
     fn fill(&self, buffer: &mut [u8], turns: &Turnstile) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && !turns.is_shut() {
-            if !sys::wait_readable(self.file.as_fd(), PATIENCE)? {
+            if !sys::wait_ready(self.file.as_fd(), false, PATIENCE)? {
                 continue;
             }
             match (&self.file).read(&mut buffer[filled..]) {

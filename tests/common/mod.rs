@@ -140,8 +140,8 @@ pub fn tool<S: AsRef<OsStr>>(name: &str, words: impl IntoIterator<Item = S>) -> 
 /// Says that a test is skipped, and why; under DIO_CP_REQUIRE_ALL=1 that is a failure.
 pub fn skip(why: &str) {
     assert!(std::env::var_os("DIO_CP_REQUIRE_ALL").is_none_or(|v| v != "1"), "required, and cannot run: {why}");
-    // Past the test harness's capture, so that it is seen.
-    let _ = writeln!(File::options().write(true).open("/dev/stderr").unwrap(), "SKIPPED: {why}");
+    // Not by eprintln!, which the test harness keeps to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 pub fn is_root() -> bool {
@@ -206,11 +206,11 @@ impl Mount {
         let disk = Loop::new(scratch, len, sector);
         tool(&format!("mkfs.{kind}"), ["-q", disk.name()]);
         let device = disk.name().to_string();
-        Self::mount(scratch, &["-t", kind, &device], Some(disk))
+        Self::with(scratch, &["-t", kind, &device], Some(disk))
     }
 
     /// Whatever mount(8) makes of these words.
-    pub fn mount(scratch: &Scratch, words: &[&str], disk: Option<Loop>) -> Self {
+    pub fn with(scratch: &Scratch, words: &[&str], disk: Option<Loop>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let at = scratch.path(&format!("mnt-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&at).unwrap();

@@ -1,0 +1,25 @@
+complete -c dio-cp -s b -l block-size -d 'Bytes per read and write' -r
+complete -c dio-cp -l queue-depth -d 'Blocks in flight; memory = N × block size' -r
+complete -c dio-cp -l direct -d 'Where direct I/O is refused: go on uncached and say so, fail with status 4, or do not try' -r -f -a "auto\t'As it turns out'
+always\t'In any case'
+never\t'In no case'"
+complete -c dio-cp -l skip -d 'Start at this offset of SRC' -r
+complete -c dio-cp -l count -d 'Copy at most this many bytes' -r
+complete -c dio-cp -l seek -d 'Start at this offset of DST; implies --in-place, and nothing outside the written range changes' -r
+complete -c dio-cp -l sparse -d 'Holes: keep those of SRC, make zeros holes too, or write everything' -r -f -a "auto\t'As it turns out'
+always\t'In any case'
+never\t'In no case'"
+complete -c dio-cp -l size -d 'SRC must have exactly this many bytes; for a pipe, reserves the space and gives the bar a total' -r
+complete -c dio-cp -l progress -d 'What to show: a bar on a terminal and nothing elsewhere, always a bar, JSON lines, or nothing' -r -f -a "auto\t'A bar on a terminal, otherwise nothing'
+bar\t'A bar; lines where there is no terminal'
+json\t'One JSON object a line'
+none\t'Nothing'"
+complete -c dio-cp -l in-place -d 'Overwrite DST\'s own bytes, instead of replacing it whole at the end'
+complete -c dio-cp -s n -l no-clobber -d 'Fail if DST exists, decided when the file gets its name'
+complete -c dio-cp -s f -l force -d 'Write to a block device without asking'
+complete -c dio-cp -l no-sync -d 'Do not wait for the medium'
+complete -c dio-cp -s p -l preserve -d 'Keep timestamps, owner, mode and extended attributes too'
+complete -c dio-cp -s q -l quiet -d 'Say nothing but errors'
+complete -c dio-cp -s v -l verbose -d 'Say what was chosen, and why'
+complete -c dio-cp -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c dio-cp -s V -l version -d 'Print version'
