@@ -51,26 +51,26 @@ pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<R
 
 fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
     let started = Instant::now();
-    let from = source::open(job)?;
+    let (source, from) = source::open(job)?;
     let (name, to) = destination::open(job, &from, observer, standing)?;
-    let layout = layout(job, &*from.source, &*to)?;
-    let length = from.source.length();
-    observer.event(Event::Detail(&format!("{}: {}", quoted(&from.name), from.source.describe())));
+    let layout = layout(job, &*source, &*to)?;
+    let length = from.length;
+    observer.event(Event::Detail(&format!("{}: {}", quoted(&from.name), source.describe())));
     observer.event(Event::Detail(&format!("{}: {}", quoted(&name), to.describe())));
 
     if length.is_some_and(|length| length > job.block_size as u64) {
         observer.event(Event::Phase(Phase::Reserving));
-        from.source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
+        source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
     }
     observer.event(Event::Start(length));
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth as u64) as usize;
-    let moved = run(workers, &layout, &*from.source, &*to, observer)?;
+    let moved = run(workers, &layout, &*source, &*to, observer)?;
 
-    let mut notes: Vec<String> = from.source.finish()?.into_iter().collect();
+    let mut notes: Vec<String> = source.finish()?.into_iter().collect();
     observer.event(Event::Phase(Phase::Syncing));
     let finished = to.finish(&from)?;
-    let (read, why) = from.source.traffic();
+    let (read, why) = source.traffic();
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
     notes.extend(finished.notes);

@@ -18,7 +18,7 @@ use crate::direct::Written;
 use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
 use crate::job::{End, Job};
-use crate::source;
+use crate::origin::Origin;
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
 
@@ -43,7 +43,7 @@ pub trait Destination: Sync {
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()>;
 
     /// Everything is there: makes it exact, durable and visible.
-    fn finish(self: Box<Self>, from: &source::Opened) -> Result<Finished>;
+    fn finish(self: Box<Self>, from: &Origin) -> Result<Finished>;
 
     /// What was chosen, for -v.
     fn describe(&self) -> String;
@@ -60,7 +60,7 @@ pub struct Finished {
 /// Opens the destination. Nothing is written yet; everything that can be refused now, is.
 pub fn open<'a>(
     job: &'a Job,
-    from: &source::Opened,
+    from: &Origin,
     observer: &dyn Observer,
     standing: &'a Standing,
 ) -> Result<(PathBuf, Box<dyn Destination + 'a>)> {
@@ -140,7 +140,7 @@ fn resolve(job: &Job, asked: &Path) -> Result<(PathBuf, Option<Metadata>)> {
 }
 
 /// Refuses to copy a file onto itself, by whatever name.
-fn refuse_same(from: &source::Opened, path: &Path, found: &Metadata) -> Result<()> {
+fn refuse_same(from: &Origin, path: &Path, found: &Metadata) -> Result<()> {
     let (a, b) = (&from.metadata, found);
     let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");
     let same = inode && (a.dev(), a.ino()) == (b.dev(), b.ino())

@@ -15,7 +15,7 @@
 //!     ├── source                file, stream
 //!     ├── destination           file, device, stream; publish, attributes
 //!     │       │
-//!   turnstile, block, job, event, standing, error
+//!   turnstile, block, origin, job, event, standing, error
 //!     │
 //!   direct                      alignment, buffer, reader, writer; knows nothing of copying
 //!     │
@@ -33,6 +33,7 @@ mod error;
 mod event;
 mod job;
 pub mod options;
+mod origin;
 pub mod output;
 mod source;
 mod standing;

@@ -6,12 +6,13 @@ mod stream;
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::block::{Block, Layout};
-use crate::direct::Traffic;
+use crate::direct::{Direct, Traffic};
 use crate::error::{Error, Result};
 use crate::job::{End, Job};
+use crate::origin::Origin;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -54,20 +55,8 @@ pub trait Source: Sync {
     fn describe(&self) -> String;
 }
 
-/// A source that is open, and what the destination may want to know of it.
-pub struct Opened {
-    /// The bytes.
-    pub source: Box<dyn Source>,
-    /// Its name in messages.
-    pub name: PathBuf,
-    /// What it is.
-    pub metadata: Metadata,
-    /// The file, for extended attributes.
-    pub file: File,
-}
-
 /// Opens the source. Nothing is read yet.
-pub fn open(job: &Job) -> Result<Opened> {
+pub fn open(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
     match &job.source {
         End::Standard => standard_input(job),
         End::Path(path) => {
@@ -83,7 +72,7 @@ pub fn open(job: &Job) -> Result<Opened> {
             }
             if !found.is_file() && !found.file_type().is_block_device() {
                 let file = File::open(path).map_err(|e| Error::io("opening", path, e))?;
-                return stream(job, path, file, found);
+                return stream(job, path, file, found, false);
             }
             regular(job, path, path, None)
         }
@@ -91,7 +80,7 @@ pub fn open(job: &Job) -> Result<Opened> {
 }
 
 /// A file or block device, opened as `open_as`, known as `name`.
-fn regular(job: &Job, name: &Path, open_as: &Path, position: Option<File>) -> Result<Opened> {
+fn regular(job: &Job, name: &Path, open_as: &Path, position: Option<File>) -> Result<(Box<dyn Source>, Origin)> {
     let fail = |e| Error::io("opening", name, e);
     let (reader, file) = crate::direct::DirectReader::open(open_as, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
@@ -99,19 +88,21 @@ fn regular(job: &Job, name: &Path, open_as: &Path, position: Option<File>) -> Re
     if metadata.is_file() && (metadata.len() == 0 || made_up) && position.is_none() {
         // Its length says nothing: read until it ends. Some of these files refuse O_DIRECT only now.
         let plain = File::open(open_as).map_err(fail)?;
-        return stream(job, name, plain, metadata);
+        return stream(job, name, plain, metadata, false);
     }
     let source = file::FileSource::new(job, name, reader, &file, position)?;
-    Ok(Opened { source: Box::new(source), name: name.into(), metadata, file })
+    let length = source.length();
+    Ok((Box::new(source), Origin { name: name.into(), metadata, file, length }))
 }
 
-fn stream(job: &Job, name: &Path, file: File, metadata: Metadata) -> Result<Opened> {
+fn stream(job: &Job, name: &Path, file: File, metadata: Metadata, stored: bool) -> Result<(Box<dyn Source>, Origin)> {
     let kept = file.try_clone().map_err(|e| Error::io("opening", name, e))?;
-    let source = stream::StreamSource::new(job, name, file);
-    Ok(Opened { source: Box::new(source), name: name.into(), metadata, file: kept })
+    let source = stream::StreamSource::new(job, name, file, stored);
+    let length = source.length();
+    Ok((Box::new(source), Origin { name: name.into(), metadata, file: kept, length }))
 }
 
-fn standard_input(job: &Job) -> Result<Opened> {
+fn standard_input(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
     let name = Path::new("standard input");
     let fail = |e| Error::io("opening", name, e);
     let file = std::io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
@@ -119,13 +110,16 @@ fn standard_input(job: &Job) -> Result<Opened> {
     if metadata.is_dir() {
         return Err(Error::failed("opening", name, "it is a directory"));
     }
-    if metadata.len() > 0 && metadata.is_file() || metadata.file_type().is_block_device() {
-        // `dio-cp - out < in`: opened anew, so that O_DIRECT and the position are our own. Where
-        // that is not allowed it is read as the stream that it also is.
-        let again = sys::fd_path(&file);
-        if File::open(&again).is_ok() {
-            return regular(job, name, &again, Some(file));
-        }
+    let stored = metadata.len() > 0 && metadata.is_file() || metadata.file_type().is_block_device();
+    // `dio-cp - out < in`: opened anew, so that O_DIRECT and the position are our own. Where that is
+    // not allowed it is read as the stream that it also is.
+    let again = sys::fd_path(&file);
+    if stored && File::open(&again).is_ok() {
+        return regular(job, name, &again, Some(file));
     }
-    stream(job, name, file, metadata)
+    if stored && job.direct == Direct::Always {
+        let why = "direct I/O refused: it was opened by somebody else, and may not be opened again";
+        return Err(Error::refused(name, why));
+    }
+    stream(job, name, file, metadata, stored)
 }

@@ -6,6 +6,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::*;
@@ -119,7 +120,7 @@ fn made_up_files_are_read_until_they_end() {
     for file in
         ["/proc/cpuinfo", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/class/net/lo/mtu"]
     {
-        if !std::path::Path::new(file).exists() {
+        if !Path::new(file).exists() {
             return skip(&format!("there is no {file}"));
         }
         copies([file, dst.to_str().unwrap()]);
@@ -143,6 +144,31 @@ fn standard_input_that_is_a_file_is_read_from_its_position_and_left_behind_what_
     let mut rest = Vec::new();
     file.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, &content(100_000)[51_000..]);
+}
+
+#[test]
+fn standard_input_that_may_not_be_opened_again_is_read_uncached() {
+    needs_root_and!("setpriv");
+    // On a path that anybody may pass, unlike the target directory perhaps: standard streams only.
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 9_000_001);
+    fs::set_permissions(&src, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    make_cold(&src);
+    let binary = Path::new("/dev/shm").join(format!("dio-cp-{}", std::process::id()));
+    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let run = |direct: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(nobody).arg(&binary).args(["--direct", direct, "-", "-"]);
+        command.stdin(File::open(&src).unwrap()).output().unwrap()
+    };
+    let output = run("auto");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout == content(9_000_001), "{said}");
+    assert!(said.contains("not direct: 9000001 bytes of standard input read uncached"), "{said}");
+    assert_eq!(cached_pages(&src), 0);
+    assert_eq!(run("always").status.code(), Some(4));
+    fs::remove_file(&binary).unwrap();
 }
 
 #[test]

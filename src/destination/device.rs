@@ -9,13 +9,13 @@ use super::file::{FileDestination, open_existing};
 use crate::error::{Error, Result, quoted, size};
 use crate::event::{Answer, Observer};
 use crate::job::Job;
-use crate::source;
+use crate::origin::Origin;
 use crate::standing::Standing;
 
 /// Opens a device that nobody else holds, that is large enough, and that may be overwritten.
 pub fn open<'a>(
     job: &'a Job,
-    from: &source::Opened,
+    from: &Origin,
     path: &Path,
     observer: &dyn Observer,
     standing: &'a Standing,
@@ -34,7 +34,7 @@ pub fn open<'a>(
         let why = format!("--seek {} is behind the end of {}, which has {capacity} bytes", job.seek, quoted(path));
         return Err(Error::usage(why));
     }
-    if let Some(len) = from.source.length().filter(|len| *len > capacity - job.seek) {
+    if let Some(len) = from.length.filter(|len| *len > capacity - job.seek) {
         let room = if job.seek > 0 { " behind --seek" } else { "" };
         let why = format!("it is too small: {len} bytes are to be written, and it has {}{room}", capacity - job.seek);
         return Err(Error::failed("writing", path, why).hint("--count limits what is copied"));

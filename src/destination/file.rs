@@ -10,7 +10,7 @@ use crate::block::Block;
 use crate::direct::{self, DirectWriter};
 use crate::error::{Error, Result};
 use crate::job::{Job, Sparse};
-use crate::source;
+use crate::origin::Origin;
 use crate::standing::{Standing, Unpublished};
 use crate::sys;
 use crate::turnstile::Turnstile;
@@ -43,13 +43,7 @@ struct Publication<'a> {
 
 impl<'a> FileDestination<'a> {
     /// New content for `path`, published at the end.
-    pub fn replace(
-        job: &'a Job,
-        from: &source::Opened,
-        path: PathBuf,
-        existed: bool,
-        standing: &'a Standing,
-    ) -> Result<Self> {
+    pub fn replace(job: &'a Job, from: &Origin, path: PathBuf, existed: bool, standing: &'a Standing) -> Result<Self> {
         if existed {
             // Fails now for what would fail at the end: permissions, attributes, a read-only disk.
             match File::options().write(true).open(&path) {
@@ -177,7 +171,7 @@ impl Destination for FileDestination<'_> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, from: &source::Opened) -> Result<Finished> {
+    fn finish(mut self: Box<Self>, from: &Origin) -> Result<Finished> {
         let sync = self.job.sync;
         let publication = self.publication.take();
         let (mut notes, mut failed) = (Vec::new(), None);
@@ -223,7 +217,7 @@ fn attributes_of(
     job: &Job,
     name: &Path,
     file: &File,
-    from: &source::Opened,
+    from: &Origin,
     publication: Option<&Publication<'_>>,
 ) -> Result<Vec<String>> {
     let Some(publication) = publication else { return Ok(Vec::new()) };

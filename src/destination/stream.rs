@@ -13,7 +13,7 @@ use crate::block::Block;
 use crate::direct::{Direct, Traffic, Written};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::source;
+use crate::origin::Origin;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -113,7 +113,7 @@ impl Destination for StreamDestination<'_> {
         })
     }
 
-    fn finish(self: Box<Self>, _from: &source::Opened) -> Result<Finished> {
+    fn finish(self: Box<Self>, _from: &Origin) -> Result<Finished> {
         let mut traffic = Traffic::default();
         let mut why = None;
         if self.stored {

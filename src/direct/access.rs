@@ -69,6 +69,9 @@ enum Way {
 
 const WAYS: [Way; 6] = [Way::Direct, Way::Doubtful, Way::DontCache, Way::DropBehind, Way::Cached, Way::Memory];
 
+/// Where others have a part of a range cached, the rest is told apart in steps of this.
+const PART: u64 = 64 << 10;
+
 /// One open file, reached by the best way that it allows.
 pub(crate) struct Access {
     medium: Box<dyn Medium>,
@@ -298,6 +301,7 @@ impl Access {
             self.alone.get_or_init(|| self.medium.cached(0, 0).unwrap_or(0) == 0);
         }
         let before = cached();
+        let cold = self.cold(watched, start, len, before);
         let Some(read) = self.read_some(way, buffer, at, skew + wanted)? else { return Ok(None) };
         let mut took = way;
         if way == Way::Doubtful {
@@ -312,12 +316,23 @@ impl Access {
                 took = Way::Direct;
             }
         }
-        // Pages that others had there stay; where that cannot be known, ours must not.
-        if watched && took != Way::Direct && before.unwrap_or(0) == 0 {
-            self.medium.forget(start, len)?;
+        if took != Way::Direct {
+            for (start, len) in cold {
+                self.medium.forget(start, len)?;
+            }
         }
         self.count(took, read.saturating_sub(skew).min(wanted) as u64);
         Ok(Some(read))
+    }
+
+    /// The parts of a range that are to be dropped after reading: pages that others have there stay;
+    /// where that cannot be known, ours must not.
+    fn cold(&self, watched: bool, start: u64, len: u64, cached: Option<u64>) -> Vec<(u64, u64)> {
+        if !watched || cached.is_none_or(|cached| cached == 0) {
+            return if watched { vec![(start, len)] } else { Vec::new() };
+        }
+        let parts = (start..start + len).step_by(PART as usize).map(|at| (at, PART.min(start + len - at)));
+        parts.filter(|(at, len)| self.medium.cached(*at, *len).is_ok_and(|cached| cached == 0)).collect()
     }
 
     /// Ends the reading: drops the pages that two neighbouring reads took for each other's.

@@ -1,4 +1,4 @@
-//! The operations of a file, as [`Access`](super::Access) uses them.
+//! The operations of a file, as [`Access`](super::access::Access) uses them.
 
 use std::fs::File;
 use std::io;

@@ -6,11 +6,13 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Source;
 use crate::block::{Block, Layout};
+use crate::direct::{Direct, Traffic};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::sys;
@@ -30,6 +32,10 @@ pub struct StreamSource {
     count: Option<u64>,
     /// The bytes that the source must have, the skipped ones included.
     size: Option<u64>,
+    /// A file that somebody else opened and that cannot be opened again: read at his position.
+    stored: bool,
+    /// Reads with RWF_DONTCACHE, until that is refused.
+    dontcache: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -42,13 +48,26 @@ struct State {
 }
 
 impl StreamSource {
-    pub fn new(job: &Job, name: &Path, file: File) -> Self {
+    pub fn new(job: &Job, name: &Path, file: File, stored: bool) -> Self {
         if file.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
             // Fewer, larger reads. Refused when the user's pipes have their limit: then it stays.
             let _ = sys::widen_pipe(file.as_fd(), PIPE);
         }
         let (skip, count, size) = (job.skip, job.count, job.size);
-        Self { name: name.into(), file, skip, count, size, state: Mutex::default() }
+        let dontcache = AtomicBool::new(stored && job.direct == Direct::Auto);
+        Self { name: name.into(), file, skip, count, size, stored, dontcache, state: Mutex::default() }
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.dontcache.load(Ordering::Relaxed) {
+            match sys::read_dontcache(&self.file, buffer, None) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                    self.dontcache.store(false, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        (&self.file).read(buffer)
     }
 
     /// Reads until `buffer` is full. Fewer: the stream ended, or the copy is over.
@@ -58,7 +77,7 @@ impl StreamSource {
             if !sys::wait_ready(self.file.as_fd(), false, PATIENCE)? {
                 continue;
             }
-            match (&self.file).read(&mut buffer[filled..]) {
+            match self.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
@@ -130,6 +149,19 @@ impl Source for StreamSource {
 
     fn data_ranges(&self, _layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
         self.expected().map_or(Ok(()), |expected| each(0, expected))
+    }
+
+    fn traffic(&self) -> (Traffic, Option<String>) {
+        let mut traffic = Traffic::default();
+        if !self.stored {
+            return (traffic, None);
+        }
+        let bytes = self.state.lock().unwrap_or_else(PoisonError::into_inner).offset;
+        match self.dontcache.load(Ordering::Relaxed) {
+            true => traffic.uncached = bytes,
+            false => traffic.cached = bytes,
+        }
+        (traffic, Some("it was opened by somebody else, and may not be opened again".to_string()))
     }
 
     fn describe(&self) -> String {

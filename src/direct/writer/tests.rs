@@ -1,0 +1,174 @@
+//! The writer on a fake disk that enforces alignment and records what it is asked.
+
+use std::io::Write;
+
+use super::*;
+use crate::direct::fake::{FakeDisk, Operation};
+
+fn owned(disk: &FakeDisk) -> DirectWriter {
+    DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), disk.alignment(), true, 0)
+}
+
+fn in_place(disk: &FakeDisk) -> DirectWriter {
+    let existing = disk.content().len() as u64;
+    DirectWriter::on(Access::fake(disk.clone(), Direct::Auto), disk.alignment(), false, existing)
+}
+
+#[test]
+fn the_tail_is_padded_written_direct_cut_synced_and_dropped_in_this_order() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 4096, Vec::new());
+    let mut writer = owned(&disk);
+    writer.write_all(&[9; 5000])?;
+    let written = writer.finish()?;
+    use Operation::*;
+    let expected = [Write(0, 4096), Write(4096, 4096), Truncate(5000), Sync, Forget(0, 0)];
+    assert_eq!(disk.changes(), expected);
+    assert_eq!(disk.content(), [9; 5000]);
+    assert_eq!(written.traffic, Traffic { direct: 5000, ..Traffic::default() });
+    Ok(())
+}
+
+#[test]
+fn any_chunking_gives_the_same_bytes_and_only_aligned_transfers() -> io::Result<()> {
+    let bytes: Vec<u8> = (0..BUFFER * 2 + 777).map(|i| (i % 251) as u8).collect();
+    for chunk in [1000, 4096, 65_537, BUFFER, BUFFER + 1] {
+        let disk = FakeDisk::new(512, 4096, Vec::new());
+        let mut writer = owned(&disk);
+        for (i, part) in bytes.chunks(chunk).enumerate() {
+            writer.write_all(part)?;
+            if i % 3 == 0 {
+                writer.flush()?;
+            }
+        }
+        assert_eq!(writer.finish()?.traffic.direct, bytes.len() as u64);
+        assert!(disk.content() == bytes, "chunk {chunk}");
+    }
+    Ok(())
+}
+
+#[test]
+fn in_place_writes_change_nothing_outside_their_range() -> io::Result<()> {
+    let before: Vec<u8> = (0..20_000).map(|i| (i % 250) as u8 + 1).collect();
+    for at in [0, 1, 511, 512, 4095, 4096, 12_000] {
+        for len in [0, 1, 511, 512, 513, 4096, 7000] {
+            let disk = FakeDisk::new(512, 512, before.clone());
+            let writer = in_place(&disk);
+            writer.write_at(&vec![0xff; len], at)?;
+            let written = writer.finish()?;
+            let mut want = before.clone();
+            want[at as usize..at as usize + len].fill(0xff);
+            assert!(disk.content() == want, "at {at} len {len}");
+            assert_eq!(written.traffic.direct, len as u64);
+            assert!(!disk.changes().iter().any(|o| matches!(o, Operation::Truncate(_))));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_grows_in_place_is_never_longer_than_it_should_be() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 512, vec![1; 700]);
+    let writer = in_place(&disk);
+    writer.write_at(&[2; 1000], 600)?;
+    assert!(disk.content().len() <= 1600);
+    let written = writer.finish()?;
+    assert_eq!(disk.content().len(), 1600);
+    assert_eq!((disk.content()[599], disk.content()[600], disk.content()[1599]), (1, 2, 2));
+    assert_eq!(written.traffic.direct + written.traffic.uncached, 1000);
+    assert!(written.traffic.uncached < 1024);
+    Ok(())
+}
+
+#[test]
+fn parts_of_one_block_from_several_threads_all_survive() -> io::Result<()> {
+    for fresh in [true, false] {
+        let disk = FakeDisk::new(512, 4096, if fresh { Vec::new() } else { vec![0; 8192] });
+        let writer = if fresh { owned(&disk) } else { in_place(&disk) };
+        std::thread::scope(|scope| {
+            for part in 0..8u8 {
+                let writer = &writer;
+                scope.spawn(move || writer.write_at(&[part + 1; 1000], u64::from(part) * 1000));
+            }
+        });
+        writer.finish()?;
+        let want: Vec<u8> = (0..8000).map(|i| (i / 1000) as u8 + 1).collect();
+        assert!(disk.content()[..8000] == want, "fresh {fresh}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refusal_at_the_first_write_goes_on_uncached_and_says_so() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    disk.refuse_direct();
+    disk.refuse_dontcache();
+    let writer = owned(&disk);
+    writer.write_at(&[5; 1000], 0)?;
+    let written = writer.finish()?;
+    assert_eq!(disk.content(), [5; 1000]);
+    assert_eq!(written.traffic, Traffic { uncached: 1000, ..Traffic::default() });
+    assert!(written.why.is_some_and(|why| why.contains("refuses")));
+    let changes = disk.changes();
+    let dropped = changes.iter().position(|o| matches!(o, Operation::Forget(0, 512)));
+    assert!(dropped.is_some(), "{changes:?}");
+    Ok(())
+}
+
+#[test]
+fn a_refusal_under_always_is_an_error() {
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    disk.refuse_direct();
+    let writer = DirectWriter::on(Access::fake(disk.clone(), Direct::Always), disk.alignment(), true, 0);
+    let error = writer.write_at(&[5; 1024], 0).err();
+    assert!(error.is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<crate::direct::Refused>())));
+    assert!(disk.content().is_empty());
+}
+
+#[test]
+fn short_writes_go_on_from_an_aligned_offset() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    disk.short_transfers(1500);
+    let mut writer = owned(&disk);
+    let bytes: Vec<u8> = (0..10_000).map(|i| (i % 253) as u8).collect();
+    writer.write_all(&bytes)?;
+    writer.finish()?;
+    assert_eq!(disk.content(), bytes);
+    Ok(())
+}
+
+#[test]
+fn a_device_that_takes_nothing_is_an_error_not_a_loop() {
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    disk.short_transfers(100);
+    let error = owned(&disk).write_at(&[5; 1024], 0).err();
+    assert_eq!(error.map(|e| e.kind()), Some(io::ErrorKind::WriteZero));
+}
+
+#[test]
+fn a_failed_write_stays_failed() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    disk.fail_writes_at(1024, libc::ENOSPC);
+    let writer = owned(&disk);
+    writer.write_at(&[1; 1024], 0)?;
+    let first = writer.write_at(&[1; 512], 1024).err();
+    assert_eq!(first.and_then(|e| e.raw_os_error()), Some(libc::ENOSPC));
+    let second = writer.write_at(&[1; 512], 0).err().map(|e| e.to_string());
+    assert!(second.is_some_and(|e| e.contains("earlier write failed")));
+    assert!(writer.finish().is_err());
+    Ok(())
+}
+
+#[test]
+fn zeroing_a_range_in_place_keeps_its_neighbours() -> io::Result<()> {
+    let disk = FakeDisk::new(512, 512, vec![1; 50_000]);
+    let writer = in_place(&disk);
+    writer.zero_at(1000, 20_000)?;
+    writer.zero_at(49_000, 3_000)?;
+    writer.finish()?;
+    let mut want = vec![1; 52_000];
+    want[1000..21_000].fill(0);
+    want[49_000..].fill(0);
+    assert!(disk.content() == want);
+    assert!(disk.changes().contains(&Operation::Zero(4096, 16_384)));
+    Ok(())
+}
