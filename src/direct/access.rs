@@ -107,8 +107,11 @@ impl Access {
                     // Measured on Linux 6.18: a direct write to a file with checksums goes through
                     // the cache, page by page, and btrfs drops the pages itself.
                     let checksums = sys::inode_flags(&file).is_none_or(|flags| flags & sys::NOCOW == 0);
-                    let why = (writing && checksums).then(|| "btrfs buffers what it checksums".to_string());
-                    (Way::Doubtful, found, why)
+                    match (writing, checksums) {
+                        (true, true) => (Way::Doubtful, found, Some("btrfs buffers what it checksums".to_string())),
+                        (true, false) => (Way::Direct, found, None),
+                        (false, _) => (Way::Doubtful, found, None),
+                    }
                 }
                 Some(found) => (Way::Direct, found, None),
             }

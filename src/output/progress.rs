@@ -63,7 +63,7 @@ impl Display {
         });
         let bar = (shown == Shown::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_style(style("{spinner} {bytes} copied  {binary_bytes_per_sec}  {elapsed}  {msg}"));
+            bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
             bar
         });
         Self { shown, verbose, stdin_is_data, state, bar, ticker: Mutex::new(None) }
@@ -107,9 +107,7 @@ impl Display {
         if let Some(bar) = &self.bar {
             if let Some(total) = total {
                 bar.set_length(total);
-                bar.set_style(style(
-                    "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
-                ));
+                bar.set_style(style("{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {rate}  {eta} left  {msg}"));
             }
             bar.enable_steady_tick(FRAME);
         }
@@ -232,7 +230,7 @@ fn complain(line: &str) {
 
 fn style(template: &str) -> ProgressStyle {
     let base = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    base.with_key("binary_bytes_per_sec", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
+    base.with_key("rate", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
         let _ = write!(w, "{}/s", decimal(state.per_sec() as u64));
     })
     .progress_chars("━╸─")

@@ -1,0 +1,147 @@
+//! The public face: `DirectWriter` by itself, and what `copy` reports.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use common::*;
+use dio_cp::{AlignedBuffer, Direct, DirectWriter, Job, Report, Silent, Standing, Traffic};
+
+#[track_caller]
+fn report(src: &Path, dst: &Path, direct: Direct) -> Report {
+    let job = Job { direct, block_size: 1 << 20, ..Job::new(src, dst) };
+    dio_cp::copy(&job, &Silent, &Standing::default()).unwrap()
+}
+
+#[test]
+fn the_report_counts_every_byte_by_its_way() {
+    let scratch = Scratch::new();
+    let len = 5_000_001;
+    let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
+    let (all, none) = (len as u64, Traffic::default());
+    let direct = report(&src, &dst, Direct::Auto);
+    assert_eq!((direct.bytes, direct.holes), (all, 0));
+    assert_eq!(direct.read, Traffic { direct: all, ..none });
+    assert_eq!(direct.written.traffic, Traffic { direct: all, ..none });
+    assert_eq!(direct.written.cached_pages, if can_count_pages() { Some(0) } else { None });
+    assert!(direct.notes.is_empty(), "{:?}", direct.notes);
+    let cached = report(&src, &dst, Direct::Never);
+    assert_eq!(
+        (cached.read, cached.written.traffic),
+        (Traffic { cached: all, ..none }, Traffic { cached: all, ..none })
+    );
+    let shm = Path::new("/dev/shm").join(format!("dio-cp-library-{}", std::process::id()));
+    let memory = report(&src, &shm, Direct::Auto);
+    assert_eq!(memory.written.traffic, Traffic { memory: all, ..none });
+    fs::remove_file(&shm).unwrap();
+    let hole = scratch.path("hole");
+    sparse(&hole, 9 << 20, &[(1 << 20, 1 << 20)]);
+    let holes = report(&hole, &dst, Direct::Auto);
+    assert_eq!((holes.bytes, holes.holes, holes.written.traffic.direct), (9 << 20, 8 << 20, 1 << 20));
+}
+
+#[test]
+fn on_btrfs_only_files_without_checksums_count_as_direct() {
+    needs_root_and!("losetup", "mkfs.btrfs", "chattr");
+    let scratch = Scratch::new();
+    let mount = Mount::filesystem(&scratch, "btrfs", 400 << 20, 512);
+    let (src, dst) = (mount.path("src"), mount.path("dst"));
+    write(&src, &content(5_000_001));
+    let none = Traffic::default();
+    let buffered = report(&src, &dst, Direct::Auto);
+    assert_eq!(buffered.read, Traffic { direct: 5_000_001, ..none });
+    assert_eq!(buffered.written.traffic, Traffic { uncached: 5_000_001, ..none });
+    let plain = mount.path("plain");
+    fs::create_dir(&plain).unwrap();
+    tool("chattr", ["+C", plain.to_str().unwrap()]);
+    let direct = report(&src, &plain.join("dst"), Direct::Always);
+    assert_eq!(direct.written.traffic, Traffic { direct: 5_000_001, ..none });
+}
+
+#[test]
+fn a_writer_takes_any_chunking_and_leaves_nothing_cached() {
+    let scratch = Scratch::new();
+    let path = scratch.path("out");
+    for (len, chunk) in [(0, 1), (1, 1), (4096, 4096), (4097, 13), ((9 << 20) + 5, 100_003)] {
+        let bytes = content(len);
+        let mut writer = DirectWriter::create(&path).unwrap();
+        for part in bytes.chunks(chunk) {
+            writer.write_all(part).unwrap();
+        }
+        let written = writer.finish().unwrap();
+        assert_eq!(written.traffic, Traffic { direct: len as u64, ..Traffic::default() });
+        if can_count_pages() {
+            assert_eq!((written.cached_pages, cached_pages(&path)), (Some(0), 0));
+        }
+        same(&path, &bytes);
+    }
+}
+
+#[test]
+fn a_writer_takes_positional_writes_from_several_threads() {
+    let scratch = Scratch::new();
+    let path = scratch.path("out");
+    let bytes = content(3_000_017);
+    for piece in [1000, 4096, 100_003] {
+        let writer = DirectWriter::create(&path).unwrap();
+        std::thread::scope(|scope| {
+            for worker in 0..3 {
+                let (writer, bytes) = (&writer, &bytes);
+                scope.spawn(move || {
+                    for (i, part) in bytes.chunks(piece).enumerate().filter(|(i, _)| i % 3 == worker) {
+                        writer.write_at(part, (i * piece) as u64).unwrap();
+                    }
+                });
+            }
+        });
+        writer.finish().unwrap();
+        same(&path, &bytes);
+    }
+}
+
+#[test]
+fn a_writer_on_an_open_file_changes_only_what_it_writes() {
+    let scratch = Scratch::new();
+    let path = scratch.file("out", 50_000);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let writer = DirectWriter::new(file).unwrap();
+    let mut buffer = AlignedBuffer::new(8192).unwrap();
+    buffer.fill(7);
+    writer.write_at(&buffer[..5000], 12_345).unwrap();
+    writer.zero_at(30_000, 10_000).unwrap();
+    writer.write_at(b"end", 60_000).unwrap();
+    writer.finish().unwrap();
+    let mut expected = content(50_000);
+    expected[12_345..17_345].fill(7);
+    expected[30_000..40_000].fill(0);
+    expected.resize(60_000, 0);
+    expected.extend(b"end");
+    same(&path, &expected);
+    if can_count_pages() {
+        make_cold(&path); // `same` read it
+        assert_eq!(cached_pages(&path), 0);
+    }
+}
+
+#[test]
+fn a_writer_without_space_fails_and_stays_failed() {
+    let mut writer = DirectWriter::new(File::options().write(true).open("/dev/full").unwrap()).unwrap();
+    let error = io::copy(&mut io::repeat(1).take(9 << 20), &mut writer).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(28));
+    assert!(writer.write(b"more").is_err());
+    assert!(writer.flush().is_err());
+    assert!(writer.finish().is_err());
+}
+
+#[test]
+fn an_abandoned_copy_publishes_nothing() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
+    let standing = Standing::default();
+    assert_eq!(standing.abandon(), None);
+    assert!(dio_cp::copy(&Job::new(&src, &dst), &Silent, &standing).is_err());
+    assert_eq!(scratch.names(), ["src"]);
+}
