@@ -34,7 +34,8 @@ fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> dio_cp::R
     let job = options::job(cli, sys::umask())?;
     // A file size limit is then an error with a name, and not the end of the program.
     sys::ignore_signal(SIGXFSZ);
-    watch_signals(display.clone(), standing.clone());
+    watch_signals(display.clone(), standing.clone())
+        .map_err(|e| Error::io("waiting for signals in", std::path::Path::new("dio-cp"), e))?;
     let report = dio_cp::copy(&job, &**display, standing)?;
     display.done();
     if !cli.quiet {
@@ -71,10 +72,9 @@ fn tell(display: &Display, error: &Error) {
 /// Ends the program by the signal that comes, after cleaning up, whatever the workers are doing: a
 /// read from a pipe that nobody writes to cannot be waited for. SIGUSR1 only shows how far it is.
 /// Signals that whoever started us ignores, as nohup(1) does, stay ignored.
-fn watch_signals(display: Arc<Display>, standing: Arc<Standing>) {
+fn watch_signals(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
-    // Without a handler the signals still end the program, and the kernel frees a nameless file.
-    let Ok(mut signals) = Signals::new(wanted) else { return };
+    let mut signals = Signals::new(wanted)?;
     let watch = move || {
         for signal in signals.forever() {
             if signal == SIGUSR1 {
@@ -92,5 +92,6 @@ fn watch_signals(display: Arc<Display>, standing: Arc<Standing>) {
             std::process::exit(128 + signal);
         }
     };
-    let _ = std::thread::Builder::new().name("signals".into()).spawn(watch);
+    std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+    Ok(())
 }

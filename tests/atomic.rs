@@ -222,6 +222,31 @@ fn a_replaced_file_keeps_its_mode_owner_and_extended_attributes() {
 }
 
 #[test]
+fn access_lists_are_kept_and_not_inherited_by_what_had_none() {
+    if !has_tool("setfacl") {
+        return skip("needs the tool setfacl");
+    }
+    let scratch = Scratch::new();
+    let (src, with, without) = (scratch.file("src", 5000), scratch.path("with"), scratch.path("without"));
+    let acl = |path: &Path| tool("getfacl", ["-cp".as_ref(), path.as_os_str()]);
+    for path in [&with, &without] {
+        write(path, b"old");
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+    tool("setfacl", ["-m".as_ref(), "u:1234:r".as_ref(), with.as_os_str()]);
+    tool("setfacl", ["-d".as_ref(), "-m".as_ref(), "u:4321:rw".as_ref(), scratch.0.as_os_str()]);
+    for path in [&with, &without] {
+        let before = acl(path);
+        copies([&src, path]);
+        assert_eq!(acl(path), before);
+    }
+    // A new file inherits, as any other would.
+    let new = scratch.path("new");
+    copies([&src, &new]);
+    assert!(acl(&new).contains("user:4321:"), "{}", acl(&new));
+}
+
+#[test]
 fn preserve_keeps_times_owner_mode_and_extended_attributes_of_the_source() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5001), scratch.path("dst"));

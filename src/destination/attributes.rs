@@ -1,7 +1,9 @@
 //! Mode, owner, timestamps and extended attributes of the file that gets the name.
 
+use std::ffi::OsString;
 use std::fs::{File, FileTimes, Metadata, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
@@ -20,13 +22,21 @@ pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
     let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), path, e).hint(IN_PLACE);
     keep_owner(file, path, of)?;
     set_mode(file, of.mode()).map_err(|e| fail("mode", e))?;
-    for name in xattr::list(path).into_iter().flatten() {
+    let fail_attribute = |e| fail("extended attributes", e);
+    let old: Vec<OsString> = xattr::list(path).into_iter().flatten().collect();
+    for name in file.list_xattr().into_iter().flatten() {
+        // A default ACL of the directory, say, would open it to people who could not see the old one.
+        if !old.contains(&name) && !name.as_bytes().starts_with(b"security.") {
+            file.remove_xattr(&name).map_err(fail_attribute)?;
+        }
+    }
+    for name in old {
         if OF_THE_CONTENT.iter().any(|content| name == *content) {
             continue;
         }
-        let Some(value) = xattr::get(path, &name).map_err(|e| fail("extended attributes", e))? else { continue };
+        let Some(value) = xattr::get(path, &name).map_err(fail_attribute)? else { continue };
         if file.get_xattr(&name).ok().flatten().as_ref() != Some(&value) {
-            file.set_xattr(&name, &value).map_err(|e| fail("extended attributes", e))?;
+            file.set_xattr(&name, &value).map_err(fail_attribute)?;
         }
     }
     Ok(())

@@ -104,21 +104,25 @@ impl Display {
 
     fn start(&self, total: Option<u64>) {
         self.state.total.get_or_init(|| total);
-        if let Some(bar) = &self.bar {
-            if let Some(total) = total {
-                bar.set_length(total);
-                bar.set_style(style("{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {rate}  {eta} left  {msg}"));
-            }
-            bar.enable_steady_tick(FRAME);
+        if let (Some(bar), Some(total)) = (&self.bar, total) {
+            // Narrower than most terminals: a line that wraps cannot be drawn over.
+            bar.set_length(total);
+            bar.set_style(style("{bar:20} {percent:>3} % {bytes} of {total_bytes} {rate} {eta} left {msg}"));
         }
-        if matches!(self.shown, Shown::Json | Shown::Lines) {
+        if self.shown != Shown::Nothing {
             let (stop, stopped) = mpsc::channel::<()>();
-            let (state, json) = (self.state.clone(), self.shown == Shown::Json);
+            let (state, bar, json) = (self.state.clone(), self.bar.clone(), self.shown == Shown::Json);
+            let pause = if bar.is_some() { FRAME } else { LINE };
             let tick = move || {
-                while stopped.recv_timeout(LINE) == Err(RecvTimeoutError::Timeout) {
-                    complain(&if json { state.json(state.phase().name()) } else { state.line() });
+                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    match &bar {
+                        Some(bar) => bar.tick(),
+                        None if json => complain(&state.json(state.phase().name())),
+                        None => complain(&state.line()),
+                    }
                 }
             };
+            // Without a thread to spare it shows less, and copies all the same.
             if let Ok(ticker) = std::thread::Builder::new().spawn(tick) {
                 *self.ticker.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, ticker));
             }
@@ -129,7 +133,7 @@ impl Display {
         *self.state.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         if let Some(bar) = &self.bar {
             bar.set_message(if phase == Phase::Copying { "" } else { phase.name() });
-            bar.tick();
+            bar.force_draw();
         }
         if self.shown == Shown::Json {
             complain(&self.state.json(phase.name()));
