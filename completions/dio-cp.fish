@@ -10,6 +10,8 @@ complete -c dio-cp -l sparse -d 'Holes: keep those of SRC, make zeros holes too,
 always\t'In any case'
 never\t'In no case'"
 complete -c dio-cp -l size -d 'SRC must have exactly this many bytes; for a pipe, reserves the space and gives the bar a total' -r
+complete -c dio-cp -l checksum -d 'Digest of the bytes copied: sha256, sha512 or blake3; with HEX, a mismatch publishes nothing (also ALG=HEX, ALG-HEX)' -r
+complete -c dio-cp -l checksum-file -d 'Require the digest that this list (SHA256SUMS; GNU or BSD lines) has for SRC\'s or DST\'s name' -r -F
 complete -c dio-cp -l progress -d 'What to show: a bar on a terminal and nothing elsewhere, always a bar, JSON lines, or nothing' -r -f -a "auto\t'A bar on a terminal, otherwise nothing'
 bar\t'A bar; lines where there is no terminal'
 json\t'One JSON object a line'
@@ -19,6 +21,8 @@ complete -c dio-cp -s n -l no-clobber -d 'Fail if DST exists, decided when the f
 complete -c dio-cp -s f -l force -d 'Write to a block device without asking'
 complete -c dio-cp -l no-sync -d 'Do not wait for the medium'
 complete -c dio-cp -s p -l preserve -d 'Keep timestamps, owner, mode and extended attributes too'
+complete -c dio-cp -l verify -d 'Read DST back from the medium and compare, before it gets its name'
+complete -c dio-cp -l json -d 'The final report as one JSON object on standard output'
 complete -c dio-cp -s q -l quiet -d 'Say nothing but errors'
 complete -c dio-cp -s v -l verbose -d 'Say what was chosen, and why'
 complete -c dio-cp -s h -l help -d 'Print help (see more with \'--help\')'

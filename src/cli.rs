@@ -75,6 +75,23 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE")]
     pub size: Option<String>,
 
+    /// Digest of the bytes copied: sha256, sha512 or blake3; with HEX, a mismatch publishes nothing
+    /// (also ALG=HEX, ALG-HEX)
+    #[arg(long, value_name = "ALG[:HEX]")]
+    pub checksum: Option<String>,
+
+    /// Require the digest that this list (SHA256SUMS; GNU or BSD lines) has for SRC's or DST's name
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub checksum_file: Option<OsString>,
+
+    /// Read DST back from the medium and compare, before it gets its name
+    #[arg(long)]
+    pub verify: bool,
+
+    /// The final report as one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+
     /// What to show: a bar on a terminal and nothing elsewhere, always a bar, JSON lines, or nothing
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub progress: Progress,
@@ -123,7 +140,7 @@ pub const EXIT_STATUS: [(&str, &str); 6] = [
     ("0", "Done: data, name and length are on the medium."),
     ("1", "The copy failed: an I/O error, no space, the source changed, or it was refused (same file, device in use)."),
     ("2", "Usage: the arguments cannot be meant."),
-    ("3", "The content is not as required (--size)."),
+    ("3", "The content is not as required (--size, --checksum, --verify)."),
     ("4", "Direct I/O was refused under --direct always."),
     ("128+N", "Ended by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
 ];

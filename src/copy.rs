@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! source.next(&mut block)    claims the next range, in order, and fills the buffer
+//! taps.see(&block)           digests; in parallel per block, or in order
 //! destination.put(&block)    writes it: at its offset, in parallel; or in its turn, to a stream
 //! ```
 //!
@@ -9,16 +10,20 @@
 //! handed out in order, so the one that the others wait for is always being worked on. A worker that
 //! fails shuts the turnstile, and the others stop at their next block.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
+use crate::check::digest::{self, Digest};
+use crate::check::readback::{Ledger, Mismatch};
+use crate::check::{Taps, list};
 use crate::destination::{self, Destination};
-use crate::direct::{Traffic, Written};
+use crate::direct::{DirectReader, Traffic, Written};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
-use crate::job::Job;
+use crate::job::{Algorithm, Job};
 use crate::source::{self, Source};
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
@@ -36,6 +41,20 @@ pub struct Report {
     pub written: Written,
     /// From the start to the last fsync.
     pub elapsed: Duration,
+    /// Of this, moving the bytes.
+    pub copying: Duration,
+    /// Of this, waiting for the medium and giving the name.
+    pub syncing: Duration,
+    /// Of this, reading back.
+    pub verifying: Duration,
+    /// The digest of the bytes copied, if it was asked for.
+    pub digest: Option<(Algorithm, Vec<u8>)>,
+    /// The destination as it was named, links and directories followed.
+    pub destination: PathBuf,
+    /// Alignment of direct transfers in bytes: of the source, of the destination; 1 is none.
+    pub alignment: (u64, u64),
+    /// What was chosen, and why.
+    pub chosen: Vec<String>,
     /// What the user should know: what did not go direct, what changed meanwhile.
     pub notes: Vec<String>,
 }
@@ -55,8 +74,11 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     let (name, to) = destination::open(job, &from, observer, standing)?;
     let layout = layout(job, &*source, &*to)?;
     let length = from.length;
-    observer.event(Event::Detail(&format!("{}: {}", quoted(&from.name), source.describe())));
-    observer.event(Event::Detail(&format!("{}: {}", quoted(&name), to.describe())));
+    let alignment = (source.alignment(), to.alignment());
+    let chosen =
+        vec![format!("{}: {}", quoted(&from.name), source.describe()), format!("{}: {}", quoted(&name), to.describe())];
+    chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
+    let (taps, expected) = taps(job, &layout, &from.name, &name)?;
 
     if length.is_some_and(|length| length > job.block_size as u64) {
         observer.event(Event::Phase(Phase::Reserving));
@@ -65,11 +87,24 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     observer.event(Event::Start(length));
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth as u64) as usize;
-    let moved = run(workers, &layout, &*source, &*to, observer)?;
+    let moved = run(workers, &layout, &*source, &*to, &taps, observer)?;
+    let copying = started.elapsed();
 
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
+    let Taps { digest, ledger } = taps;
+    let digest = digest.map(|(algorithm, digest)| (algorithm, digest.finish()));
+    require(&name, digest.as_ref(), expected.as_deref())?;
     observer.event(Event::Phase(Phase::Syncing));
-    let finished = to.finish(&from)?;
+    let mut verifying = Duration::ZERO;
+    let mut ledger = ledger;
+    let finished = to.finish(&from, &mut |file, base| {
+        let Some(ledger) = ledger.take() else { return Ok(()) };
+        observer.event(Event::Phase(Phase::Verifying));
+        let began = Instant::now();
+        verify(job, &name, file, base, ledger)?;
+        verifying = began.elapsed();
+        Ok(())
+    })?;
     let (read, why) = source.traffic();
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
@@ -78,17 +113,73 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         notes.push(format!("{pages} pages of {} are in the page cache", quoted(&name)));
     }
     let Moved { bytes, holes } = moved;
-    Ok(Report { bytes, holes, read, written: finished.written, elapsed: started.elapsed(), notes })
+    let elapsed = started.elapsed();
+    let syncing = elapsed.saturating_sub(copying + verifying);
+    let (written, destination) = (finished.written, name);
+    Ok(Report {
+        bytes,
+        holes,
+        read,
+        written,
+        elapsed,
+        copying,
+        syncing,
+        verifying,
+        digest,
+        destination,
+        alignment,
+        chosen,
+        notes,
+    })
+}
+
+/// What looks at the blocks, and the digest that they must have.
+fn taps(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<(Taps, Option<Vec<u8>>)> {
+    let mut taps = Taps { digest: None, ledger: job.verify.then(Ledger::default) };
+    let Some(checksum) = &job.checksum else { return Ok((taps, None)) };
+    let (mut algorithm, mut expected) = (checksum.algorithm, checksum.expected.clone());
+    if let Some(list) = &checksum.list {
+        let text = std::fs::read(list).map_err(|e| Error::io("reading", list, e))?;
+        let text = String::from_utf8_lossy(&text);
+        let found = list::look_up(&text, &[source, destination], algorithm);
+        let (known, digest) = found.map_err(|why| Error::content(list, why))?;
+        (algorithm, expected) = (Some(known), Some(digest));
+    }
+    let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
+    taps.digest = Some((algorithm, Digest::new(algorithm, layout)));
+    Ok((taps, expected))
+}
+
+/// Fails unless the digest is the expected one.
+fn require(name: &Path, digest: Option<&(Algorithm, Vec<u8>)>, expected: Option<&[u8]>) -> Result<()> {
+    match (digest, expected) {
+        (Some((algorithm, found)), Some(expected)) if found != expected => {
+            let (algorithm, found, expected) = (algorithm.name(), digest::hex(found), digest::hex(expected));
+            Err(Error::content(name, format!("its {algorithm} digest is {found}, and {expected} is required")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the destination back and compares.
+fn verify(job: &Job, name: &Path, file: &File, base: u64, ledger: Ledger) -> Result<()> {
+    let fail = |e| Error::io("reading back", name, e);
+    let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+    let compared = ledger.compare(&reader, base, job.queue_depth, job.block_size);
+    let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
+    reader.finish().map_err(fail)?;
+    let Some(Mismatch { first, blocks, of }) = mismatch else { return Ok(()) };
+    let why = format!(
+        "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
+        base + first
+    );
+    Err(Error::content(name, why).hint("the disk, its cable or its memory is failing: do not trust it with this copy"))
 }
 
 /// How the copy is cut into blocks, so that both sides get what their alignment asks for.
 fn layout(job: &Job, source: &dyn Source, destination: &dyn Destination) -> Result<Layout> {
     let needed = destination.alignment().max(source.alignment());
-    if !(job.block_size as u64).is_multiple_of(needed) {
-        let why = format!("--block-size {} is not a multiple of {needed}, as direct I/O needs here", job.block_size);
-        let right = (job.block_size as u64).next_multiple_of(needed);
-        return Err(Error::usage(why).hint(format!("--block-size {right} is")));
-    }
+    job.suits(needed)?;
     let unit = destination.unit();
     Ok(Layout { block_size: job.block_size, unit, lead: (job.seek % unit) as usize })
 }
@@ -105,6 +196,7 @@ fn run(
     layout: &Layout,
     source: &dyn Source,
     destination: &dyn Destination,
+    taps: &Taps,
     observer: &dyn Observer,
 ) -> Result<Moved> {
     let turns = Turnstile::default();
@@ -115,6 +207,7 @@ fn run(
         let mut step = || -> Result<()> {
             let mut block = Block::new(source.room(layout)).map_err(no_memory)?;
             while source.next(layout, &mut block, &turns)? {
+                taps.see(&block);
                 destination.put(&block, &turns)?;
                 observer.event(Event::Copied(block.len));
                 moved.bytes += block.len;
@@ -124,6 +217,7 @@ fn run(
         };
         if let Err(error) = step() {
             turns.shut();
+            taps.shut();
             // The first one is the cause, unless it only says that another failed.
             let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
             if first.as_ref().is_none_or(|first| first.consequence) {
@@ -155,7 +249,7 @@ fn no_memory(e: std::io::Error) -> Error {
 }
 
 /// One line on what did not go direct, if anything.
-fn note(name: &std::path::Path, verb: &str, traffic: &Traffic, why: Option<&str>) -> Option<String> {
+fn note(name: &Path, verb: &str, traffic: &Traffic, why: Option<&str>) -> Option<String> {
     let (bytes, how) = match traffic {
         Traffic { uncached: bytes @ 1.., .. } => (bytes, "uncached"),
         Traffic { cached: bytes @ 1.., .. } => (bytes, "through the page cache"),

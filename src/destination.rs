@@ -20,6 +20,7 @@ use crate::event::Observer;
 use crate::job::{End, Job};
 use crate::origin::Origin;
 use crate::standing::Standing;
+use crate::sys;
 use crate::turnstile::Turnstile;
 
 /// A destination of blocks, written by several workers.
@@ -42,12 +43,16 @@ pub trait Destination: Sync {
     /// Writes one block. Files and devices in parallel, at its offset; streams in order.
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()>;
 
-    /// Everything is there: makes it exact, durable and visible.
-    fn finish(self: Box<Self>, from: &Origin) -> Result<Finished>;
+    /// Everything is there: makes it exact, durable and visible. Before it is visible, `inspect` sees
+    /// the file as it is on the medium, and where in it the copy begins; it may refuse it.
+    fn finish(self: Box<Self>, from: &Origin, inspect: Inspect<'_>) -> Result<Finished>;
 
     /// What was chosen, for -v.
     fn describe(&self) -> String;
 }
+
+/// See [`Destination::finish`].
+pub type Inspect<'a> = &'a mut dyn FnMut(&File, u64) -> Result<()>;
 
 /// What came of a destination.
 pub struct Finished {
@@ -67,13 +72,26 @@ pub fn open<'a>(
     let End::Path(asked) = &job.destination else {
         let name = PathBuf::from("standard output");
         let fail = |e| Error::io("opening", &name, e);
+        if sys::was_closed(1) {
+            return Err(Error::failed("writing", &name, "it is closed"));
+        }
         let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
         refuse_same(from, &name, &file.metadata().map_err(fail)?)?;
         let stream = stream::StreamDestination::new(job, &name, file)?;
         return Ok((name, Box::new(stream)));
     };
     let (path, found) = resolve(job, asked)?;
+    if let Some(length) = from.length
+        && job.seek.checked_add(length).is_none_or(|end| end > i64::MAX as u64)
+    {
+        return Err(Error::usage(format!("--seek {} and {length} bytes reach behind the largest offset", job.seek)));
+    }
     let Some(found) = found else {
+        let devices = std::fs::canonicalize(publish::directory_of(&path)).is_ok_and(|dir| dir == Path::new("/dev"));
+        if devices && !job.force {
+            let why = "there is no such device, and a file there would only fill the memory";
+            return Err(Error::failed("opening", &path, why).hint("check the name, or -f if a file is meant"));
+        }
         return Ok((path.clone(), Box::new(file::FileDestination::replace(job, from, path, false, standing)?)));
     };
     refuse_same(from, &path, &found)?;
@@ -112,7 +130,7 @@ fn resolve(job: &Job, asked: &Path) -> Result<(PathBuf, Option<Metadata>)> {
         };
         let Some(name) = name else {
             let why = format!("{} is a directory, and standard input has no name to keep", quoted(asked));
-            return Err(Error::usage(why).hint(format!("dio-cp - {}", path.join("NAME").display())));
+            return Err(Error::usage(why).hint(format!("dio-cp - {}", quoted(&path.join("NAME")))));
         };
         path.push(name);
     }
@@ -145,6 +163,7 @@ fn refuse_same(from: &Origin, path: &Path, found: &Metadata) -> Result<()> {
     let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");
     let same = inode && (a.dev(), a.ino()) == (b.dev(), b.ino())
         || a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()
+        || device::backed_by(a, b)
         || device::backed_by(b, a);
     if same {
         let why = format!("it is the same file as {}", quoted(&from.name));

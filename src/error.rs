@@ -156,10 +156,10 @@ fn plain(error: &io::Error) -> String {
 fn hint(error: &io::Error) -> Option<String> {
     let text = match error.raw_os_error()? {
         libc::ENOSPC => "free some space, or choose another place",
-        libc::EDQUOT => "the disk quota is used up",
-        libc::EFBIG => "the file size limit (ulimit -f) or the filesystem's own is reached",
-        libc::EROFS => "the filesystem is mounted read-only",
-        libc::ENOTDIR => "a part of the path is not a directory",
+        libc::EDQUOT => "free some of your own space: the quota is used up",
+        libc::EFBIG => "raise the file size limit (ulimit -f), unless it is the filesystem's own",
+        libc::EROFS => "remount it read-write, or choose another place",
+        libc::ENOTDIR => "check the path: a part of it is a file",
         _ => return None,
     };
     Some(text.to_string())

@@ -22,6 +22,8 @@ pub enum Phase {
     Copying,
     /// All bytes are there; waiting for the medium.
     Syncing,
+    /// Reading back from the medium.
+    Verifying,
 }
 
 impl Phase {
@@ -31,6 +33,7 @@ impl Phase {
             Phase::Reserving => "reserving",
             Phase::Copying => "copying",
             Phase::Syncing => "syncing",
+            Phase::Verifying => "verifying",
         }
     }
 }

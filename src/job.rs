@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::direct::Direct;
+use crate::error::{Error, Result};
 
 /// One end of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,47 @@ pub enum Sparse {
     Always,
     /// Everything is written.
     Never,
+}
+
+/// A hash function that --checksum knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// SHA-256, as sha256sum(1).
+    Sha256,
+    /// SHA-512, as sha512sum(1).
+    Sha512,
+    /// BLAKE3 with 32 bytes, as b3sum(1).
+    Blake3,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+            Algorithm::Blake3 => "blake3",
+        }
+    }
+
+    /// Bytes of a digest.
+    pub fn bytes(self) -> usize {
+        if self == Algorithm::Sha512 { 64 } else { 32 }
+    }
+}
+
+/// The digest that is wanted, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    /// None: as the list says.
+    pub algorithm: Option<Algorithm>,
+    /// The digest that the copied bytes must have.
+    pub expected: Option<Vec<u8>>,
+    /// A checksum list that says it.
+    pub list: Option<PathBuf>,
 }
 
 /// Everything that [`copy`](crate::copy()) needs to know.
@@ -58,6 +100,10 @@ pub struct Job {
     pub preserve: bool,
     /// The source must have exactly this many bytes.
     pub size: Option<u64>,
+    /// The digest of the bytes copied.
+    pub checksum: Option<Checksum>,
+    /// Read the destination back from the medium and compare.
+    pub verify: bool,
     /// The process's file mode creation mask.
     pub umask: u32,
 }
@@ -67,6 +113,16 @@ impl Job {
     pub const BLOCK_SIZE: usize = 4 << 20;
     /// Blocks in flight unless told otherwise.
     pub const QUEUE_DEPTH: usize = 4;
+
+    /// Fails unless blocks can be transferred at this alignment.
+    pub(crate) fn suits(&self, alignment: u64) -> Result<()> {
+        let block_size = self.block_size as u64;
+        if block_size.is_multiple_of(alignment) || self.direct == Direct::Never {
+            return Ok(());
+        }
+        let why = format!("--block-size {block_size} is not a multiple of {alignment}, as direct I/O needs here");
+        Err(Error::usage(why).hint(format!("--block-size {} is", block_size.next_multiple_of(alignment))))
+    }
 
     /// A plain copy of `source` to `destination`, with every option at its default.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
@@ -86,6 +142,8 @@ impl Job {
             sync: true,
             preserve: false,
             size: None,
+            checksum: None,
+            verify: false,
             umask: 0o022,
         }
     }

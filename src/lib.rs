@@ -25,6 +25,7 @@
 //! Imports run downwards only.
 
 mod block;
+mod check;
 pub mod cli;
 mod copy;
 mod destination;
@@ -45,5 +46,5 @@ pub use copy::{Report, copy};
 pub use direct::{AlignedBuffer, Alignment, Direct, DirectReader, DirectWriter, Refused, Traffic, Written};
 pub use error::{Error, Kind, Result};
 pub use event::{Answer, Event, Observer, Phase, Silent};
-pub use job::{End, Job, Sparse};
+pub use job::{Algorithm, Checksum, End, Job, Sparse};
 pub use standing::Standing;

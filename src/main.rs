@@ -1,43 +1,73 @@
 //! The command: parse, run, print the error once, exit status.
 
-use std::io::IsTerminal;
+mod signals;
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use dio_cp::cli::{Cli, Progress};
-use dio_cp::output::{Display, Shown, last_line};
-use dio_cp::{Error, Standing, options, sys};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGXFSZ};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::{emulate_default_handler, signal_name};
+use dio_cp::output::{Display, Shown, digest_line, json, last_line};
+use dio_cp::{End, Error, Job, Report, Result, Standing, options, sys};
+use signal_hook::consts::{SIGPIPE, SIGXFSZ};
+use signal_hook::low_level::emulate_default_handler;
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Err(error) = options::refuse_dd_words(&words) {
+        return fail(&Display::new(Shown::Nothing, false, false), &error);
+    }
     let cli = Cli::parse();
     let display = Arc::new(display(&cli));
     let standing = Arc::new(Standing::default());
-    match run(&cli, &display, &standing) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            display.clear();
-            let Some(status) = error.exit_status() else {
-                let _ = emulate_default_handler(SIGPIPE); // does not come back
-                return ExitCode::FAILURE;
-            };
-            tell(&display, &error);
-            ExitCode::from(status)
+    let result = run(&cli, &display, &standing);
+    if !standing.claim() {
+        // A signal came first: it has the last word, and ends the program.
+        loop {
+            std::thread::park();
         }
+    }
+    match result.and_then(|(job, report)| tell(&cli, &display, &job, &report)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&display, &error),
     }
 }
 
-fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> dio_cp::Result<()> {
+fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> Result<(Job, Report)> {
     let job = options::job(cli, sys::umask())?;
     // A file size limit is then an error with a name, and not the end of the program.
     sys::ignore_signal(SIGXFSZ);
-    watch_signals(display.clone(), standing.clone())
-        .map_err(|e| Error::io("waiting for signals in", std::path::Path::new("dio-cp"), e))?;
+    signals::watch(display.clone(), standing.clone())
+        .map_err(|e| Error::io("waiting for signals in", Path::new("dio-cp"), e))?;
     let report = dio_cp::copy(&job, &**display, standing)?;
+    Ok((job, report))
+}
+
+/// What came of it: for scripts the digest, or everything as JSON, on standard output (standard error
+/// if that is where the bytes went); for people the notes and the last line.
+fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> {
     display.done();
+    let asked = Path::new(&cli.destination);
+    let name = match report.destination.file_name() {
+        Some(kept) if asked.is_dir() => asked.join(kept),
+        _ => asked.to_path_buf(),
+    };
+    let line = match cli.json {
+        true => Some(json(report, job)),
+        false => digest_line(report, &name.to_string_lossy()),
+    };
+    if let Some(line) = line {
+        let written = match job.destination {
+            End::Standard => writeln!(std::io::stderr(), "{line}"),
+            End::Path(_) => writeln!(std::io::stdout(), "{line}"),
+        };
+        written.map_err(|e| match e.kind() {
+            ErrorKind::BrokenPipe => Error::broken_pipe(Path::new("standard output")),
+            _ => Error::io("writing the report to", Path::new("standard output"), e),
+        })?;
+    }
     if !cli.quiet {
         for note in &report.notes {
             display.print(&format!("dio-cp: {note}"));
@@ -59,7 +89,13 @@ fn display(cli: &Cli) -> Display {
     Display::new(shown, cli.verbose, cli.source == "-")
 }
 
-fn tell(display: &Display, error: &Error) {
+/// Prints the error, what is left, and what to try; or ends by SIGPIPE, without a word.
+fn fail(display: &Display, error: &Error) -> ExitCode {
+    display.clear();
+    let Some(status) = error.exit_status() else {
+        let _ = emulate_default_handler(SIGPIPE); // does not come back
+        return ExitCode::FAILURE;
+    };
     display.print(&format!("dio-cp: {error}"));
     if let Some(left) = &error.left {
         display.print(&format!("dio-cp: {left}"));
@@ -67,31 +103,5 @@ fn tell(display: &Display, error: &Error) {
     if let Some(hint) = &error.hint {
         display.print(&format!("dio-cp: try: {hint}"));
     }
-}
-
-/// Ends the program by the signal that comes, after cleaning up, whatever the workers are doing: a
-/// read from a pipe that nobody writes to cannot be waited for. SIGUSR1 only shows how far it is.
-/// Signals that whoever started us ignores, as nohup(1) does, stay ignored.
-fn watch_signals(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<()> {
-    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
-    let mut signals = Signals::new(wanted)?;
-    let watch = move || {
-        for signal in signals.forever() {
-            if signal == SIGUSR1 {
-                display.print(&display.line());
-                continue;
-            }
-            let left = standing.abandon();
-            display.clear();
-            let name = signal_name(signal).unwrap_or("a signal");
-            display.print(&format!("dio-cp: ended by {name} after {}", display.line()));
-            if let Some(left) = left {
-                display.print(&format!("dio-cp: {left}"));
-            }
-            let _ = emulate_default_handler(signal);
-            std::process::exit(128 + signal);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(watch)?;
-    Ok(())
+    ExitCode::from(status)
 }

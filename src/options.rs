@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::check::digest::from_hex;
 use crate::cli::{Cli, When};
 use crate::direct::Direct;
-use crate::error::{Error, Result};
-use crate::job::{End, Job, Sparse};
+use crate::error::{Error, Result, quoted};
+use crate::job::{Algorithm, Checksum, End, Job, Sparse};
 
 /// More memory than this for buffers makes no copy faster.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -16,7 +17,6 @@ const MOST_WORKERS: u64 = 1024;
 
 /// Validates the arguments. Every error says what would be right.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
-    refuse_dd_words(cli)?;
     let (source, destination) = (end(&cli.source)?, end(&cli.destination)?);
     let block_size = size("--block-size", &cli.block_size)?;
     if block_size == 0 {
@@ -36,6 +36,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
     let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
     let seek = optional("--seek", &cli.seek)?;
     let in_place = cli.in_place || seek.is_some();
+    let checksum = checksum(cli)?;
     let to_stream = destination == End::Standard;
     for (given, option, why) in [
         (to_stream && seek.is_some(), "--seek", "standard output has no offset to write at"),
@@ -43,6 +44,10 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         (to_stream && cli.no_clobber, "--no-clobber", "standard output is always there"),
         (to_stream && cli.preserve, "--preserve", "standard output keeps no attributes"),
         (source == End::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
+        (to_stream && cli.verify, "--verify", "standard output cannot be read back"),
+        (to_stream && cli.json, "--json", "standard output is where the bytes go"),
+        (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
+        (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
         (in_place && cli.preserve, "--preserve", "--in-place and --seek leave DST's attributes alone"),
     ] {
@@ -74,6 +79,8 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         sync: !cli.no_sync,
         preserve: cli.preserve,
         size: optional("--size", &cli.size)?,
+        checksum,
+        verify: cli.verify,
         umask,
     };
     let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
@@ -83,27 +90,66 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
     Ok(job)
 }
 
+/// `sha256`, `sha256:HEX`, `sha256=HEX`, `sha256-HEX`; and the list.
+fn checksum(cli: &Cli) -> Result<Option<Checksum>> {
+    let list = cli.checksum_file.as_ref().map(PathBuf::from);
+    let Some(text) = &cli.checksum else {
+        return Ok(list.map(|list| Checksum { algorithm: None, expected: None, list: Some(list) }));
+    };
+    let (word, hex) = match text.split_once([':', '=', '-']) {
+        Some((word, hex)) => (word, Some(hex)),
+        None => (text.as_str(), None),
+    };
+    let Some(algorithm) = Algorithm::ALL.into_iter().find(|a| a.name().eq_ignore_ascii_case(word)) else {
+        return Err(Error::usage(format!("--checksum {text}: it knows sha256, sha512 and blake3")));
+    };
+    let expected = hex.map(|hex| {
+        from_hex(hex).filter(|digest| digest.len() == algorithm.bytes()).ok_or_else(|| {
+            let (name, digits) = (algorithm.name(), algorithm.bytes() * 2);
+            Error::usage(format!("--checksum {text}: a {name} digest has {digits} hexadecimal digits"))
+        })
+    });
+    let expected = expected.transpose()?;
+    if expected.is_some() && list.is_some() {
+        return Err(Error::usage("--checksum with a digest and --checksum-file are two answers to one question"));
+    }
+    Ok(Some(Checksum { algorithm: Some(algorithm), expected, list }))
+}
+
 fn end(word: &OsStr) -> Result<End> {
     let bytes = word.as_bytes();
     if bytes.is_empty() {
         return Err(Error::usage("SRC or DST is empty; - is standard input or output"));
     }
     if [&b"http://"[..], b"https://"].iter().any(|scheme| bytes.starts_with(scheme)) {
-        let url = word.display();
-        return Err(Error::usage("this build cannot read URLs").hint(format!("curl -fL '{url}' | dio-cp - DST")));
+        let url = quoted(std::path::Path::new(word));
+        return Err(Error::usage("this build cannot read URLs").hint(format!("curl -fL {url} | dio-cp - DST")));
     }
     Ok(if bytes == b"-" { End::Standard } else { End::Path(PathBuf::from(word)) })
 }
 
-/// Somebody's fingers typed dd.
-fn refuse_dd_words(cli: &Cli) -> Result<()> {
-    let words = [&cli.source, &cli.destination].map(|word| word.to_string_lossy().into_owned());
-    if !words.iter().any(|word| word.starts_with("if=") || word.starts_with("of=")) {
+/// Somebody's fingers typed dd: the error shows the same in dio-cp's words.
+pub fn refuse_dd_words(words: &[String]) -> Result<()> {
+    let value = |key: &str| words.iter().take_while(|word| *word != "--").find_map(|word| word.strip_prefix(key));
+    let (from, to) = (value("if="), value("of="));
+    if from.is_none() && to.is_none() {
         return Ok(());
     }
-    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).unwrap_or("-");
-    let why = format!("{} is dd's way to say it", words.join(" "));
-    Err(Error::usage(why).hint(format!("dio-cp {} {}", value("if="), value("of="))))
+    let mut line = format!("dio-cp {} {}", from.unwrap_or("-"), to.unwrap_or("-"));
+    if let Some(bs) = value("bs=") {
+        line += &format!(" -b {bs}");
+    }
+    // dd counts in blocks, dio-cp in bytes.
+    let block = size("bs", value("bs=").unwrap_or("512")).unwrap_or(512);
+    for (key, option) in [("skip=", "--skip"), ("count=", "--count"), ("seek=", "--seek")] {
+        if let Some(blocks) = value(key).and_then(|value| value.parse::<u64>().ok()) {
+            line += &format!(" {option} {}", blocks.saturating_mul(block));
+        }
+    }
+    if value("conv=").is_some_and(|conv| conv.contains("notrunc")) && value("seek=").is_none() {
+        line += " --in-place";
+    }
+    Err(Error::usage("if= and of= are dd's way to say it").hint(line))
 }
 
 /// A size as people write it: K, M, G, T and KiB, MiB … are powers of 1024; kB, MB … of 1000.
@@ -114,6 +160,9 @@ fn size(option: &str, text: &str) -> Result<u64> {
         Some(_) => format!("{text}iB"),
         None => text.to_string(),
     };
+    if text.contains('.') && text.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err(Error::usage(format!("{option} {text}: there are no fractions of a byte; 1.5K has a unit")));
+    }
     parse_size::parse_size(&full)
         .map_err(|e| Error::usage(format!("{option} {text}: {e}; sizes are written 4096, 64K, 4M, 1.5GiB, 10GB")))
 }
@@ -171,8 +220,15 @@ mod tests {
 
     #[test]
     fn dd_words_get_the_right_form() {
-        assert!(refused(&["if=/dev/zero", "of=x"]).contains("dio-cp /dev/zero x"));
-        assert!(refused(&["of=x", "if=y"]).contains("dio-cp y x"));
+        let hint = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_string).collect();
+            refuse_dd_words(&words).err().and_then(|e| e.hint)
+        };
+        assert_eq!(hint("if=/dev/zero of=x").as_deref(), Some("dio-cp /dev/zero x"));
+        assert_eq!(hint("if=y").as_deref(), Some("dio-cp y -"));
+        let whole = "of=x if=y bs=4M count=3 seek=1 conv=notrunc,fsync oflag=direct status=progress";
+        assert_eq!(hint(whole).as_deref(), Some("dio-cp y x -b 4M --count 12582912 --seek 4194304"));
+        assert_eq!(hint("a b"), None);
     }
 
     #[test]

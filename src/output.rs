@@ -4,4 +4,4 @@ mod progress;
 mod report;
 
 pub use progress::{Display, Shown};
-pub use report::last_line;
+pub use report::{digest_line, json, last_line};

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::block::{Block, Layout};
 use crate::direct::{Direct, Traffic};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::job::{End, Job};
 use crate::origin::Origin;
 use crate::sys;
@@ -63,9 +63,8 @@ pub fn open(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
             let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
             if found.is_dir() {
                 let why = "it is a directory; dio-cp copies one file at a time";
-                return Err(
-                    Error::failed("opening", path, why).hint(format!("tar -C {0:?} -c . | dio-cp - out.tar", path))
-                );
+                return Err(Error::failed("opening", path, why)
+                    .hint(format!("tar -C {} -c . | dio-cp - out.tar", quoted(path))));
             }
             if found.file_type().is_socket() {
                 return Err(Error::failed("opening", path, "it is a socket"));
@@ -105,6 +104,9 @@ fn stream(job: &Job, name: &Path, file: File, metadata: Metadata, stored: bool) 
 fn standard_input(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
     let name = Path::new("standard input");
     let fail = |e| Error::io("opening", name, e);
+    if sys::was_closed(0) {
+        return Err(Error::failed("reading", name, "it is closed"));
+    }
     let file = std::io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
     if metadata.is_dir() {

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::quoted;
 
 /// Shared by the copy and by whoever may end it, such as a thread that waits for signals.
 #[derive(Default)]
-pub struct Standing(Mutex<State>);
+pub struct Standing(Mutex<State>, AtomicBool);
 
 #[derive(Default)]
 enum State {
@@ -18,8 +19,9 @@ enum State {
     Untouched,
     /// The new content is being built beside the name.
     Building { name: PathBuf, existed: bool, temporary: Option<PathBuf> },
-    /// The destination's own bytes are being overwritten.
-    Overwriting { name: PathBuf },
+    /// The destination's own bytes are being overwritten. `reserved`: space behind its end may have
+    /// been set aside, to be given back through `file`. `touched`: a write began.
+    Overwriting { name: PathBuf, file: Option<File>, reserved: bool, touched: bool },
     /// The new content has the name.
     Published { name: PathBuf },
     /// It ended early: nothing may be published any more.
@@ -48,9 +50,29 @@ impl Standing {
         Ok(file)
     }
 
-    /// From now on `name`'s own bytes are being overwritten.
-    pub(crate) fn overwrite(&self, name: &Path) {
-        *self.lock() = State::Overwriting { name: name.into() };
+    /// From now on `name`'s own bytes are to be overwritten; `file`, unless it is a device.
+    pub(crate) fn overwrite(&self, name: &Path, file: Option<File>) {
+        *self.lock() = State::Overwriting { name: name.into(), file, reserved: false, touched: false };
+    }
+
+    /// Space behind the end is being set aside for what is to be overwritten.
+    pub(crate) fn reserving(&self) {
+        if let State::Overwriting { reserved, .. } = &mut *self.lock() {
+            *reserved = true;
+        }
+    }
+
+    /// The first write to what is to be overwritten begins.
+    pub(crate) fn touch(&self) {
+        if let State::Overwriting { touched, .. } = &mut *self.lock() {
+            *touched = true;
+        }
+    }
+
+    /// Claims the right to end the program: true for the first who asks. A signal and an ordinary end
+    /// must not both tell their story.
+    pub fn claim(&self) -> bool {
+        !self.1.swap(true, Ordering::AcqRel)
     }
 
     /// Gives the new content its name by `publish`, unless the copy was abandoned.
@@ -81,7 +103,19 @@ impl Standing {
                 }
                 Some(left)
             }
-            State::Overwriting { name } => Some(format!("{} may be partly overwritten", quoted(name))),
+            State::Overwriting { name, file, reserved, touched } => {
+                let mut left = match touched {
+                    true => format!("{} may be partly overwritten", quoted(name)),
+                    false => format!("{} is as it was", quoted(name)),
+                };
+                // Setting the length that it has frees what is allocated behind it.
+                let file = file.as_ref().filter(|_| *reserved);
+                let given_back = file.map(|file| file.metadata().and_then(|found| file.set_len(found.len())));
+                if let Some(Err(e)) = given_back {
+                    left += &format!("; space behind its end could not be given back ({e})");
+                }
+                Some(left)
+            }
             State::Published { name } => {
                 Some(format!("{} is complete, but a power failure may still undo it", quoted(name)))
             }

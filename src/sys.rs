@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// The most bytes that one `read` or `write` moves (read(2), NOTES), rounded down to 1 MiB.
@@ -41,6 +42,10 @@ pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
     0x6165_676c,
     0xde5e_81e4,
 ];
+/// Superblock magic of ext2, ext3 and ext4.
+pub const EXT: i64 = 0xef53;
+/// Inode flags of ext4: the file is mapped by extents, or small enough to lie in its inode.
+pub const EXTENTS_OR_INLINE: i32 = 0x1008_0000;
 /// Inode flag "no copy on write" (ioctl_iflags(2)); on btrfs it also turns data checksums off.
 pub const NOCOW: i32 = 0x0080_0000;
 
@@ -273,6 +278,45 @@ pub fn link(file: &File, name: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the open file the name `to`, replacing what has it: by way of `between`, because linkat(2)
+/// does not replace. A child does both calls, in a session of its own, so that a SIGKILL for this
+/// process or its group does not fall between them; it costs a fork.
+pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
+    let (from, between, to) = (path(&fd_path(file))?, path(between)?, path(to)?);
+    let (from, between, to) = (from.as_ptr(), between.as_ptr(), to.as_ptr());
+    let work = || {
+        // SAFETY: three strings that end in NUL, kept by the caller until it has waited for the child.
+        // Only system calls: a child of a process with threads may do nothing else (fork(2)).
+        unsafe {
+            if libc::linkat(libc::AT_FDCWD, from, libc::AT_FDCWD, between, libc::AT_SYMLINK_FOLLOW) < 0 {
+                return *libc::__errno_location();
+            }
+            if libc::rename(between, to) < 0 {
+                let error = *libc::__errno_location();
+                libc::unlink(between);
+                return error;
+            }
+        }
+        0
+    };
+    // SAFETY: the child leaves by _exit, without running anything of this process's.
+    let error = match unsafe { libc::fork() } {
+        0 => unsafe {
+            // SAFETY: integers only. /proc/self is the child now, and its descriptors are the same.
+            libc::setsid();
+            libc::_exit(work())
+        },
+        -1 => work(), // no process to spare
+        child => {
+            let mut status = 0;
+            // SAFETY: `status` outlives the call.
+            retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) }))?;
+            if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { libc::EINTR }
+        }
+    };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
 /// The name under which /proc shows an open file.
 pub fn fd_path(file: &impl AsRawFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
@@ -304,6 +348,39 @@ pub fn wait_ready(file: BorrowedFd<'_>, writing: bool, limit: Duration) -> io::R
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
         other => Ok(other? > 0),
     }
+}
+
+/// Free bytes that this user may have on the filesystem that holds `file` (fstatvfs(3)).
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: statvfs is a struct of integers, for which zero is a value.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` outlives the call.
+    retry(|| check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut found) }))?;
+    #[allow(clippy::useless_conversion)] // narrower on 32-bit systems
+    Ok(u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+}
+
+/// Standard streams that were closed when the program began, by number. Rust's start-up code opens
+/// /dev/null in their place, and a copy would lose its bytes there; so this looks earlier.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STANDARD_STREAMS: extern "C" fn() = {
+    extern "C" fn look() {
+        for fd in 0..2 {
+            // SAFETY: F_GETFD takes and gives integers, and no memory is needed so early.
+            if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
+            }
+        }
+    }
+    look
+};
+
+/// True if standard input (0) or output (1) was closed when the program began.
+pub fn was_closed(fd: u8) -> bool {
+    CLOSED.load(Ordering::Relaxed) & (1 << fd) != 0
 }
 
 /// Size of a page of memory, and of the page cache, in bytes.

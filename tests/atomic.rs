@@ -76,6 +76,7 @@ fn every_signal_cleans_up_and_ends_the_program_by_that_signal() {
             }
             // The pipe stays open: the signal must not wait for it.
             let mut child = half_a_copy(&dst, 9_000_000, &[]);
+            let _open = child.stdin.take();
             signal(&child, name);
             let start = Instant::now();
             let status = child.wait().unwrap();
@@ -335,20 +336,23 @@ fn without_nameless_files_a_hidden_one_is_used_and_removed() {
         let hidden = names(&under).into_iter().find(|n| n != "dst").unwrap();
         assert!(hidden.starts_with(".dst."), "{hidden}");
         assert_eq!(fs::metadata(under.join(&hidden)).unwrap().mode() & 0o777, 0o600);
+        let open = child.stdin.take();
         signal(&child, "TERM");
         assert_eq!(child.wait().unwrap().signal(), Some(15));
-        assert_eq!(names(&under), ["dst"]);
+        drop(open);
+        // FUSE keeps a deleted file under another name until the last user has closed it.
+        wait_until("the hidden file is gone", || names(&under) == ["dst"]);
         // An error, and -n.
         let mut command = dio_cp();
         command.args(["--size", "10", "-"]).arg(&dst);
         assert_eq!(feed(command, &content(5000), 1000).status.code(), Some(3));
-        assert_eq!(names(&under), ["dst"]);
+        wait_until("the hidden file is gone", || names(&under) == ["dst"]);
         let mut child = half_a_copy(&at.join("new"), 100, &["-n"]);
         wait_until("there is a hidden file", || names(&under).len() == 2);
         write(&at.join("new"), b"somebody else's");
         drop(child.stdin.take());
         assert_eq!(child.wait().unwrap().code(), Some(1));
-        assert_eq!(names(&under), ["dst", "new"]);
+        wait_until("the hidden file is gone", || names(&under) == ["dst", "new"]);
     });
     tool("umount", ["-l".as_ref(), at.as_os_str()]);
     result.unwrap();
@@ -383,4 +387,56 @@ fn a_source_that_shrinks_publishes_nothing() {
         assert!(said.contains("it shrank from"), "{said}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     }
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_standard_error_that_nobody_reads() {
+    let scratch = Scratch::new();
+    let dst = scratch.path("dst");
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 65_536]).unwrap(); // full
+    let mut child =
+        dio_cp().arg("-").arg(&dst).stdin(Stdio::piped()).stderr(writer.try_clone().unwrap()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(&content(100)).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let _open = child.stdin.take();
+    signal(&child, "USR1");
+    signal(&child, "TERM");
+    let start = Instant::now();
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(scratch.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_signal_at_the_end_and_the_end_itself_do_not_both_tell_their_story() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 100_000), scratch.path("dst"));
+    for round in 0..150u64 {
+        let mut child = dio_cp().arg(&src).arg(&dst).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(1000 + round * 50));
+        let _ = Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status();
+        let status = child.wait().unwrap();
+        let said = stderr(&mut child);
+        let (copied, ended) = (said.contains("B/s") && !said.contains("ended"), said.contains("ended by SIGTERM"));
+        assert!(said.lines().count() <= 2, "{said}");
+        assert!(status.success() || status.signal() == Some(15), "{status}: {said}");
+        assert!(!(ended && status.success()), "{status}: {said}");
+        assert!(copied || status.signal() == Some(15), "{status}: {said}");
+    }
+}
+
+#[test]
+fn a_source_that_changes_meanwhile_is_told() {
+    let scratch = Scratch::new();
+    let (src, fifo) = (scratch.file("src", 8 << 20), scratch.path("fifo"));
+    tool("mkfifo", [&fifo]);
+    let words = ["-b", "4096", "--queue-depth", "1"];
+    let mut child = dio_cp().args(words).arg(&src).arg(&fifo).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = fs::File::open(&fifo).unwrap();
+    reader.read_exact(&mut vec![0; 4096]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(&src).unwrap(), b"new", 0).unwrap();
+    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(stderr(&mut child).contains("changed while it was copied"));
 }

@@ -160,6 +160,10 @@ fn standard_output_in_a_file_is_dropped_from_the_cache() {
     let output = dio_cp().arg(&src).arg("-").stdout(File::create(&dst).unwrap()).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("not direct"));
     same_cold(&dst);
+    make_cold(&dst);
+    let append = File::options().append(true).open(&dst).unwrap();
+    assert!(dio_cp().args(["-q"]).arg(&src).arg("-").stdout(append).status().unwrap().success());
+    assert_eq!(cached_pages(&dst), 0);
 }
 
 #[test]

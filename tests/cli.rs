@@ -191,3 +191,43 @@ fn options_work_together_wherever_they_stand() {
     assert!(dio_cp().args(["--", "src", "-dst"]).current_dir(&scratch.0).status().unwrap().success());
     same(&scratch.path("-dst"), &content(100_000));
 }
+
+#[test]
+fn closed_standard_streams_lose_nothing() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
+    write(&dst, b"precious");
+    let dio = env!("CARGO_BIN_EXE_dio-cp");
+    for line in [format!("{dio} - {} <&-", dst.display()), format!("{dio} {} - >&-", src.display())] {
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
+        assert!(said.contains("it is closed"), "{said}");
+    }
+    assert_eq!(fs::read(&dst).unwrap(), b"precious");
+    // /dev/null on purpose is something else.
+    assert!(dio_cp().arg("-").arg(&dst).status().unwrap().success());
+    same(&dst, b"");
+}
+
+#[test]
+fn what_dd_users_type_gets_the_right_line() {
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 5000);
+    for words in [vec!["if=a", "of=b", "bs=4M", "count=2"], vec!["if=a"], vec!["of=b", "bs=1M"]] {
+        let said = fails(2, &words);
+        assert!(said.contains("try: dio-cp "), "{said}");
+    }
+    // Unless it is the name of a file.
+    assert!(dio_cp().args(["--", "src", "of=x"]).current_dir(&scratch.0).status().unwrap().success());
+    same(&scratch.path("of=x"), &fs::read(&src).unwrap());
+}
+
+#[test]
+fn a_mistyped_device_does_not_become_a_file_in_memory() {
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 5000);
+    let said = fails(1, [src.to_str().unwrap(), "/dev/no-such-device"]);
+    assert!(said.contains("no such device"), "{said}");
+    assert!(!std::path::Path::new("/dev/no-such-device").exists());
+}

@@ -183,7 +183,8 @@ fn a_loop_device_and_the_file_behind_it_are_the_same() {
     let (major, minor) = number.trim().split_once(':').unwrap();
     tool("mknod", [node.to_str().unwrap(), "b", major, minor]);
     let backing = disk.backing.to_str().unwrap();
-    for (a, b) in [(disk.name(), disk.name()), (disk.name(), node.to_str().unwrap()), (backing, disk.name())] {
+    let node = node.to_str().unwrap();
+    for (a, b) in [(disk.name(), disk.name()), (disk.name(), node), (backing, disk.name()), (disk.name(), backing)] {
         assert!(fails(1, ["-f", a, b]).contains("same file"), "{a} {b}");
     }
 }
@@ -196,6 +197,7 @@ fn a_block_size_that_does_not_suit_the_sectors_is_refused() {
     let disk = Loop::new(&scratch, SIZE as u64, 4096);
     let said = fails(2, ["-f", "-b", "512", src.to_str().unwrap(), disk.name()]);
     assert!(said.contains("multiple of 4096") && said.contains("--block-size 4096"), "{said}");
+    assert!(!said.contains("overwritten"), "{said}");
     let said = fails(2, ["-b", "512", disk.name(), scratch.path("dst").to_str().unwrap()]);
     assert!(said.contains("multiple of 4096"), "{said}");
     let small = Loop::new(&scratch, SIZE as u64, 512);
@@ -216,4 +218,21 @@ fn unreadable_sectors_are_an_error_with_their_offset() {
     assert!(said.contains("Input/output error") && said.contains(" at 9.0 MiB"), "{said}");
     assert!(said.contains("is as it was"), "{said}");
     assert_eq!(fs::read(&dst).unwrap(), b"old");
+}
+
+#[test]
+fn standard_output_that_is_a_device_is_not_written_unasked() {
+    needs_root_and!("losetup", "blockdev");
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 5000);
+    let disk = Loop::new(&scratch, SIZE as u64, 512);
+    let to_disk = |words: &[&str]| {
+        let out = fs::File::options().write(true).open(&disk.device).unwrap();
+        dio_cp().args(words).arg(&src).arg("-").stdout(out).output().unwrap()
+    };
+    let output = to_disk(&[]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(on(&disk.device).iter().all(|b| *b == 0));
+    assert!(to_disk(&["-f"]).status.success());
+    assert!(on(&disk.device)[..5000] == content(5000));
 }

@@ -144,6 +144,10 @@ fn standard_input_that_is_a_file_is_read_from_its_position_and_left_behind_what_
     let mut rest = Vec::new();
     file.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, &content(100_000)[51_000..]);
+    // Behind the end there is nothing, and nothing wrong.
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(100_005)).unwrap();
+    assert!(dio_cp().arg("-").arg(&dst).stdin(file).stderr(Stdio::null()).status().unwrap().success());
+    same(&dst, &[]);
 }
 
 #[test]

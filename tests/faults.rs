@@ -74,8 +74,14 @@ fn in_place_on_a_full_disk_fails_before_it_overwrites() {
     let dst = mount.path("dst");
     write(&dst, &content(5000));
     let said = fails(1, ["--in-place".as_ref(), src.as_os_str(), dst.as_os_str()]);
-    assert!(said.contains("No space left"), "{said}");
+    assert!(said.contains("No space left") && said.contains("is as it was"), "{said}");
+    assert!(allocated(&dst) < 100_000, "space behind its end was kept: {}", allocated(&dst));
     same(&dst, &content(5000));
+    // Nor is it kept when a signal ends it, or the source is too short.
+    let mut command = dio_cp();
+    command.args(["--size", "30M", "--in-place", "-"]).arg(&dst);
+    assert_eq!(feed(command, &content(1000), 1000).status.code(), Some(3));
+    assert!(allocated(&dst) < 100_000, "{}", allocated(&dst));
 }
 
 #[test]
@@ -180,4 +186,21 @@ fn a_pipe_that_fails_to_be_written_stops_a_waiting_read() {
     let start = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_stream_does_not_take_the_space_of_its_neighbours() {
+    needs_root_and!("losetup", "mkfs.ext4");
+    let scratch = Scratch::new();
+    let mount = Mount::filesystem(&scratch, "ext4", 700 << 20, 512);
+    let before = free(&mount.at);
+    let written = 300 << 20;
+    let mut child =
+        dio_cp().arg("-").arg(mount.path("dst")).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), &content(written)).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let taken = before - free(&mount.at);
+    assert!(taken < written as u64 + (32 << 20), "{taken} bytes taken for {written}");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }

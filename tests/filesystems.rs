@@ -162,6 +162,12 @@ fn a_filesystem_without_direct_io_is_written_uncached() {
     let (src, dst) = (scratch.file("src", 9_000_001), mount.path("dst"));
     copies([&src, &dst]);
     assert_eq!(cached_pages(&dst), 0);
+    // As a source too: read-ahead must not leave anything.
+    let big = mount.path("big");
+    write(&big, &content(60 << 20));
+    make_cold(&big);
+    copies([&big, &scratch.path("copy")]);
+    assert_eq!(cached_pages(&big), 0);
     let said = fails(4, ["--direct".as_ref(), "always".as_ref(), src.as_os_str(), mount.path("new").as_os_str()]);
     assert!(said.contains("direct I/O refused") && said.contains("was not created"), "{said}");
     assert!(!mount.path("new").exists());
@@ -202,4 +208,28 @@ fn read_only_and_missing_places_are_named() {
     let said = fails(1, [src.clone(), scratch.path("missing/dst")]);
     assert!(said.contains("the directory does not exist") && said.contains("mkdir -p"), "{said}");
     fails(1, [src.clone(), src.join("dst")]);
+}
+
+#[test]
+fn ext4_without_extents_is_exact_and_not_called_direct() {
+    needs_root_and!("losetup", "mkfs.ext4");
+    let scratch = Scratch::new();
+    let disk = Loop::new(&scratch, 400 << 20, 512);
+    tool("mkfs.ext4", ["-q", "-O", "^extent,^64bit,^metadata_csum", disk.name()]);
+    let name = disk.name().to_string();
+    let mount = Mount::with(&scratch, &["-t", "ext4", &name], Some(disk));
+    copies_are_exact(&mount.at, true);
+    let (src, dst) = (mount.path("src"), mount.path("dst"));
+    // Data that are still to be allocated: the kernel finds none there.
+    let file = fs::File::create(&src).unwrap();
+    file.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"hello", 83_717).unwrap();
+    for sparse_word in ["auto", "always"] {
+        copies(["--sparse".as_ref(), sparse_word.as_ref(), src.as_os_str(), dst.as_os_str()]);
+        same(&dst, &fs::read(&src).unwrap());
+    }
+    write(&src, &content(9_000_001));
+    let said = copies([&src, &dst]);
+    assert!(said.contains("not direct") && said.contains("without extents"), "{said}");
+    assert_eq!(cached_pages(&dst), 0);
 }

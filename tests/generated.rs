@@ -102,6 +102,33 @@ fn the_man_page_is_made_from_the_definition() {
             ("bytes_per_second", "The mean since the start."),
         ],
     );
+    terms(
+        &mut text,
+        "REPORT",
+        &[
+            ("source, destination", "The two ends; the destination with links and directories followed."),
+            ("bytes, holes", "Bytes at the destination; of these, bytes that the source had as holes."),
+            ("read, written", "Bytes by the way they took: direct, uncached, cached, memory."),
+            ("seconds", "total, and of this copy, sync and verify."),
+            ("digest", "algorithm and hex, or null."),
+            ("verified, synced", "Whether it was read back; whether it waited for the medium."),
+            (
+                "cached_pages",
+                "Pages of a new file in the cache at the end, or null if the kernel does not tell or others may \
+                 have some.",
+            ),
+            ("alignment", "Of direct transfers, of the source and of the destination, in bytes; 1 is none."),
+            ("block_size, queue_depth", "What was used."),
+            ("chosen, notes", "What was chosen and why; what the user should know."),
+        ],
+    );
+    section(
+        &mut text,
+        "VERIFY",
+        &["For --verify a digest of each block is kept, not the data: 32 bytes a block, 8 MiB per TiB at the \
+           default block size. What is read back comes from the medium, past the page cache, where direct I/O is \
+           to be had."],
+    );
     terms(&mut text, "EXAMPLES", &EXAMPLES);
     section(&mut text, "SEE ALSO", &["dd(1), cp(1), open(2), statx(2), fincore(1)"]);
     made.extend(text.as_bytes());

@@ -145,3 +145,15 @@ fn an_abandoned_copy_publishes_nothing() {
     assert!(dio_cp::copy(&Job::new(&src, &dst), &Silent, &standing).is_err());
     assert_eq!(scratch.names(), ["src"]);
 }
+
+#[test]
+fn a_writer_on_a_file_that_cannot_be_read_merges_all_the_same() {
+    let scratch = Scratch::new();
+    let path = scratch.file("out", 50_000);
+    let writer = DirectWriter::new(File::options().write(true).open(&path).unwrap()).unwrap();
+    writer.write_at(&[7; 20_000], 12_345).unwrap();
+    writer.finish().unwrap();
+    let mut expected = content(50_000);
+    expected[12_345..32_345].fill(7);
+    same(&path, &expected);
+}

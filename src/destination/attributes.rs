@@ -23,7 +23,10 @@ pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
     keep_owner(file, path, of)?;
     set_mode(file, of.mode()).map_err(|e| fail("mode", e))?;
     let fail_attribute = |e| fail("extended attributes", e);
-    let old: Vec<OsString> = xattr::list(path).into_iter().flatten().collect();
+    let old: Vec<OsString> = match xattr::list(path) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Vec::new(),
+        other => other.map_err(fail_attribute)?.collect(),
+    };
     for name in file.list_xattr().into_iter().flatten() {
         // A default ACL of the directory, say, would open it to people who could not see the old one.
         if !old.contains(&name) && !name.as_bytes().starts_with(b"security.") {

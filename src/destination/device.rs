@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{FileDestination, open_existing};
+use crate::direct::Alignment;
 use crate::error::{Error, Result, quoted, size};
 use crate::event::{Answer, Observer};
 use crate::job::Job;
@@ -39,9 +40,14 @@ pub fn open<'a>(
         let why = format!("it is too small: {len} bytes are to be written, and it has {}{room}", capacity - job.seek);
         return Err(Error::failed("writing", path, why).hint("--count limits what is copied"));
     }
+    if let Some(alignment) =
+        Alignment::probe(&file).map_err(|e| Error::io("opening", path, e))?.filter(|_| refused.is_none())
+    {
+        job.suits(alignment.offset)?;
+    }
     if !job.force {
         let model = model(&sysfs).map_or(String::new(), |model| format!("{model}, "));
-        let question = format!("overwrite {} ({model}{}) with {}?", path.display(), size(capacity), quoted(&from.name));
+        let question = format!("overwrite {} ({model}{}) with {}?", quoted(path), size(capacity), quoted(&from.name));
         match observer.confirm(&question) {
             Answer::Yes => {}
             Answer::No => return Err(Error::failed("writing", path, "not confirmed")),

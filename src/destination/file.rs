@@ -2,13 +2,14 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::publish::{self, sync_directory};
-use super::{Destination, Finished, attributes};
+use super::{Destination, Finished, Inspect, attributes};
 use crate::block::Block;
 use crate::direct::{self, DirectWriter};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::origin::Origin;
 use crate::standing::{Standing, Unpublished};
@@ -19,9 +20,10 @@ use crate::turnstile::Turnstile;
 /// about as much as writing this many bytes.
 const HOLE: usize = 64 << 10;
 static ZEROS: [u8; HOLE] = [0; HOLE];
-/// A file of unknown length is given space in steps from the first of these to the second, so that
-/// parallel writes do not extend it one after another.
-const STEPS: (u64, u64) = (64 << 20, 1 << 30);
+/// A file of unknown length is given space in steps of this, so that parallel writes do not extend it
+/// one after another; never more than this share of what is free, which is others' too.
+const STEP: u64 = 64 << 20;
+const SHARE: u64 = 64;
 
 pub struct FileDestination<'a> {
     job: &'a Job,
@@ -29,16 +31,18 @@ pub struct FileDestination<'a> {
     file: File,
     writer: DirectWriter,
     /// How it gets its name; None: it has it.
-    publication: Option<Publication<'a>>,
+    publication: Option<Publication>,
     /// Up to where an owned file of unknown length has space.
     reserved: Mutex<u64>,
     device: bool,
+    /// Something was written.
+    touched: AtomicBool,
+    standing: &'a Standing,
 }
 
-struct Publication<'a> {
+struct Publication {
     existed: bool,
     temporary: Option<PathBuf>,
-    standing: &'a Standing,
 }
 
 impl<'a> FileDestination<'a> {
@@ -57,15 +61,16 @@ impl<'a> FileDestination<'a> {
             let found = std::fs::metadata(&path).map_err(|e| Error::io("replacing", &path, e))?;
             attributes::keep_owner(&file, &path, &found)?;
         }
-        let publication = Some(Publication { existed, temporary, standing });
-        Self::over(job, path, file, refused, true, publication)
+        let publication = Some(Publication { existed, temporary });
+        Self::over(job, path, file, refused, publication, standing)
     }
 
     /// The bytes of the file `path` that is there.
     pub fn in_place(job: &'a Job, path: &Path, standing: &'a Standing) -> Result<Self> {
         let (file, refused) = open_existing(path, job, 0).map_err(|e| Error::io("opening", path, e))?;
-        standing.overwrite(path);
-        Self::over(job, path.to_path_buf(), file, refused, false, None)
+        let kept = file.try_clone().map_err(|e| Error::io("opening", path, e))?;
+        standing.overwrite(path, Some(kept));
+        Self::over(job, path.to_path_buf(), file, refused, None, standing)
     }
 
     /// The bytes of a device that is open.
@@ -75,8 +80,8 @@ impl<'a> FileDestination<'a> {
         (file, refused): (File, Option<String>),
         standing: &'a Standing,
     ) -> Result<Self> {
-        standing.overwrite(path);
-        let mut destination = Self::over(job, path.to_path_buf(), file, refused, false, None)?;
+        standing.overwrite(path, None);
+        let mut destination = Self::over(job, path.to_path_buf(), file, refused, None, standing)?;
         destination.device = true;
         Ok(destination)
     }
@@ -86,13 +91,15 @@ impl<'a> FileDestination<'a> {
         name: PathBuf,
         file: File,
         refused: Option<String>,
-        owned: bool,
-        publication: Option<Publication<'a>>,
+        publication: Option<Publication>,
+        standing: &'a Standing,
     ) -> Result<Self> {
         let fail = |e| Error::io("opening", &name, e);
         let kept = file.try_clone().map_err(fail)?;
+        let owned = publication.is_some();
         let writer = DirectWriter::over(file, refused, job.direct, owned, job.block_size).map_err(fail)?;
-        Ok(Self { job, name, file: kept, writer, publication, reserved: Mutex::new(0), device: false })
+        let (reserved, touched) = (Mutex::new(0), AtomicBool::new(false));
+        Ok(Self { job, name, file: kept, writer, publication, reserved, device: false, touched, standing })
     }
 
     /// Gives a growing file space ahead of the writes. What is too much is cut off at the end.
@@ -100,11 +107,12 @@ impl<'a> FileDestination<'a> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         while end > *reserved {
             let from = (*reserved).max(self.job.seek);
-            let step = (*reserved).clamp(STEPS.0, STEPS.1);
+            let step = sys::free_bytes(&self.file).unwrap_or(0) / SHARE;
+            let step = (step - step % sys::page_size()).min(STEP);
             // Refused, or the disk is nearly full: the writes will find out how far they come.
             *reserved = match sys::fallocate(&self.file, 0, from, step) {
-                Ok(()) => from + step,
-                Err(_) => u64::MAX,
+                Ok(()) if end <= from + step => from + step,
+                _ => u64::MAX,
             };
         }
     }
@@ -136,27 +144,32 @@ impl Destination for FileDestination<'_> {
         let at = self.job.seek + offset;
         // As far as the padded last block reaches: a write behind the end would have to extend it.
         let room = if owned { self.writer.padded(at + len) - at } else { len };
+        if !owned {
+            self.standing.reserving();
+        }
         let result = sys::fallocate(&self.file, mode, at, room);
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
         match result {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => {
+                Err(Error::io(&format!("reserving {} for", size(len)), &self.name, e))
+            }
             // Not every filesystem can; posix_fallocate would write zeros instead.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => Ok(()),
-            other => other.map_err(|e| {
-                let need = format!("reserving {} for", crate::error::size(len));
-                Error::io(&need, &self.name, e)
-            }),
+            _ => Ok(()),
         }
     }
 
     fn put(&self, block: &Block, _turns: &Turnstile) -> Result<()> {
         let at = self.job.seek + block.offset;
+        if !self.touched.swap(true, Ordering::Relaxed) {
+            self.standing.touch();
+        }
         if block.hole {
             return self.put_zeros(at, block.len);
         }
         let data = block.data();
         if self.job.sparse != Sparse::Always || self.device {
             let end = at + block.len;
-            if self.publication.is_some() && end > STEPS.0 / 4 {
+            if self.publication.is_some() && end > STEP / 4 {
                 self.reserve_ahead(end);
             }
             return self.put_data(data, at);
@@ -171,11 +184,11 @@ impl Destination for FileDestination<'_> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, from: &Origin) -> Result<Finished> {
+    fn finish(mut self: Box<Self>, from: &Origin, inspect: Inspect<'_>) -> Result<Finished> {
         let sync = self.job.sync;
         let publication = self.publication.take();
         let (mut notes, mut failed) = (Vec::new(), None);
-        let Self { job, name, file, writer, .. } = *self;
+        let Self { job, name, file, writer, standing, .. } = *self;
         let last = || match attributes_of(job, &name, &file, from, publication.as_ref()) {
             Ok(found) => {
                 notes = found;
@@ -190,8 +203,9 @@ impl Destination for FileDestination<'_> {
         if let Some(failed) = failed {
             return Err(failed);
         }
-        let written = result.map_err(|e| Error::io("syncing", &name, e))?;
-        if let Some(Publication { existed, temporary, standing }) = publication {
+        let written = result.map_err(|e| Error::io("completing", &name, e))?;
+        inspect(&file, job.seek)?;
+        if let Some(Publication { existed, temporary }) = publication {
             publish::publish(&file, temporary.as_deref(), &name, existed, job.no_clobber, standing)?;
             if sync {
                 sync_directory(&name, &file)?;
@@ -218,7 +232,7 @@ fn attributes_of(
     name: &Path,
     file: &File,
     from: &Origin,
-    publication: Option<&Publication<'_>>,
+    publication: Option<&Publication>,
 ) -> Result<Vec<String>> {
     let Some(publication) = publication else { return Ok(Vec::new()) };
     if job.preserve {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::direct::{self, Direct};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::standing::{Standing, Unpublished};
 use crate::sys;
 
@@ -32,7 +32,7 @@ pub fn create(path: &Path, existed: bool, mode: u32, policy: Direct, standing: &
         })
         .map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::failed("creating", path, "the directory does not exist")
-                .hint(format!("mkdir -p {}", directory_of(path).display())),
+                .hint(format!("mkdir -p {}", quoted(directory_of(path)))),
             _ => Error::io("creating", path, e),
         })
 }
@@ -95,28 +95,21 @@ pub fn publish(
         .publish(|| match temporary {
             Some(temporary) if exclusive => rename_exclusive(temporary, path),
             Some(temporary) => std::fs::rename(temporary, path),
-            None if replace => link_over(file, path),
+            None if replace => sys::link_over(file, &temporary_name(path), path),
             None => match sys::link(file, path) {
                 // Somebody was faster. Without -n the later one wins, as with cp.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => link_over(file, path),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
+                    sys::link_over(file, &temporary_name(path), path)
+                }
                 other => other,
             },
         })
         .map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => {
+            io::ErrorKind::AlreadyExists if exclusive => {
                 Error::failed("creating", path, "it exists by now, and -n says not to replace it")
             }
             _ => Error::io("naming", path, e),
         })
-}
-
-/// There is no call that links over an existing name: a hidden name first, then a rename.
-fn link_over(file: &File, path: &Path) -> io::Result<()> {
-    let between = temporary_name(path);
-    sys::link(file, &between)?;
-    std::fs::rename(&between, path).inspect_err(|_| {
-        let _ = std::fs::remove_file(&between); // the rename's error is the one to tell
-    })
 }
 
 fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Destination, Finished};
+use super::{Destination, Finished, Inspect};
 use crate::block::Block;
 use crate::direct::{Direct, Traffic, Written};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::job::Job;
 use crate::origin::Origin;
 use crate::sys;
@@ -40,7 +40,15 @@ impl<'a> StreamDestination<'a> {
             // Fewer, larger writes. Refused when the user's pipes have their limit: then it stays.
             let _ = sys::widen_pipe(file.as_fd(), PIPE);
         }
+        if job.verify {
+            let why = format!("--verify cannot be used here: {} cannot be read back", quoted(name));
+            return Err(Error::usage(why));
+        }
         let stored = kind.is_file() || kind.is_block_device();
+        if kind.is_block_device() && !job.force {
+            let why = format!("{} is a block device: name it as DST, so that it can be checked", quoted(name));
+            return Err(Error::usage(format!("{why}; -f writes to it as it is")));
+        }
         if stored && job.direct == Direct::Always {
             let why = "direct I/O refused: it was opened by somebody else, who may write at any offset";
             return Err(Error::refused(name, why).hint("name the file as DST"));
@@ -76,9 +84,9 @@ impl<'a> StreamDestination<'a> {
         Ok(())
     }
 
-    fn write_block(&self, block: &Block) -> io::Result<()> {
+    fn write_block(&self, block: &Block, turns: &Turnstile) -> io::Result<()> {
         let mut left = if block.hole { block.len } else { 0 };
-        while left > 0 {
+        while left > 0 && !turns.is_shut() {
             let part = left.min(ZEROS.len() as u64);
             self.write_all(&ZEROS[..part as usize])?;
             left -= part;
@@ -90,6 +98,7 @@ impl<'a> StreamDestination<'a> {
     fn settle(&self) -> io::Result<()> {
         let end = (&self.file).stream_position()?;
         let start = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        let start = start - start % sys::page_size(); // only whole pages can be dropped
         if self.job.sync {
             self.file.sync_all()?;
         }
@@ -106,14 +115,14 @@ impl<'a> StreamDestination<'a> {
 impl Destination for StreamDestination<'_> {
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
-        let Some(result) = turns.pass(block.number, || self.write_block(block)) else { return Ok(()) };
+        let Some(result) = turns.pass(block.number, || self.write_block(block, turns)) else { return Ok(()) };
         result.map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Error::broken_pipe(&self.name),
             _ => Error::io("writing", &self.name, e).at(block.offset),
         })
     }
 
-    fn finish(self: Box<Self>, _from: &Origin) -> Result<Finished> {
+    fn finish(self: Box<Self>, _from: &Origin, _inspect: Inspect<'_>) -> Result<Finished> {
         let mut traffic = Traffic::default();
         let mut why = None;
         if self.stored {

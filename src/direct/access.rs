@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::Alignment;
 use super::medium::Medium;
@@ -81,6 +81,8 @@ pub(crate) struct Access {
     why: OnceLock<String>,
     /// For the ways that drop what they read: nobody had any of it cached when that began.
     alone: OnceLock<bool>,
+    /// The kernel did not tell what was cached before: the caller could not write the file.
+    blind: AtomicBool,
     direct: AtomicU64,
     uncached: AtomicU64,
     other: AtomicU64,
@@ -93,6 +95,7 @@ impl Access {
         let usual = Alignment { memory: 4096, offset: 4096 };
         let device = file.metadata()?.file_type().is_block_device();
         let filesystem = if device { 0 } else { sys::filesystem(&file)? };
+        let flags = sys::inode_flags(&file).unwrap_or(0);
         let memory = sys::MEMORY_FILESYSTEMS.contains(&filesystem);
         let (way, alignment, why) = if policy == Direct::Never {
             (if memory { Way::Memory } else { Way::Cached }, usual, None)
@@ -106,12 +109,16 @@ impl Access {
                 Some(found) if filesystem == sys::BTRFS => {
                     // Measured on Linux 6.18: a direct write to a file with checksums goes through
                     // the cache, page by page, and btrfs drops the pages itself.
-                    let checksums = sys::inode_flags(&file).is_none_or(|flags| flags & sys::NOCOW == 0);
+                    let checksums = flags & sys::NOCOW == 0;
                     match (writing, checksums) {
                         (true, true) => (Way::Doubtful, found, Some("btrfs buffers what it checksums".to_string())),
                         (true, false) => (Way::Direct, found, None),
                         (false, _) => (Way::Doubtful, found, None),
                     }
+                }
+                // Without extents (ext2, ext3), ext4 buffers the direct writes that fill holes.
+                Some(found) if filesystem == sys::EXT && writing && flags & sys::EXTENTS_OR_INLINE == 0 => {
+                    (Way::Doubtful, found, Some("files without extents are buffered".to_string()))
                 }
                 Some(found) => (Way::Direct, found, None),
             }
@@ -122,7 +129,18 @@ impl Access {
         if let (Direct::Always, Some(why)) = (policy, &why) {
             return Err(io::Error::other(Refused(why.clone())));
         }
-        Ok(Self::with(Box::new(file), alignment, policy, way, why))
+        let access = Self::with(Box::new(file), alignment, policy, way, why);
+        if way == Way::DontCache && !writing {
+            access.no_read_ahead()?;
+        }
+        Ok(access)
+    }
+
+    /// Read-ahead would insert pages that cannot be told from those of others; and who has any?
+    fn no_read_ahead(&self) -> io::Result<()> {
+        self.medium.no_read_ahead()?;
+        self.alone.get_or_init(|| self.medium.cached(0, 0).unwrap_or(0) == 0);
+        Ok(())
     }
 
     fn with(medium: Box<dyn Medium>, alignment: Alignment, policy: Direct, way: Way, why: Option<String>) -> Self {
@@ -133,6 +151,7 @@ impl Access {
             way: AtomicU8::new(way as u8),
             why: OnceLock::new(),
             alone: OnceLock::new(),
+            blind: AtomicBool::new(false),
             direct: AtomicU64::new(0),
             uncached: AtomicU64::new(0),
             other: AtomicU64::new(0),
@@ -159,8 +178,10 @@ impl Access {
     }
 
     /// Why not all of it is direct, if so.
-    pub fn why(&self) -> Option<&str> {
-        self.why.get().map(String::as_str)
+    pub fn why(&self) -> Option<String> {
+        let blind = "; what others had cached could not be told apart, and was dropped too";
+        let blind = if self.blind.load(Ordering::Relaxed) { blind } else { "" };
+        self.why.get().map(|why| format!("{why}{blind}"))
     }
 
     fn way(&self) -> Way {
@@ -214,10 +235,8 @@ impl Access {
             Way::DontCache if refusal(error) => Way::DropBehind,
             _ => return Ok(false),
         };
-        if next == Way::DropBehind {
-            // Read-ahead would insert pages that cannot be told from those of others.
-            self.medium.no_read_ahead()?;
-        } else {
+        self.no_read_ahead()?;
+        if next == Way::DontCache {
             let why = format!("the filesystem refuses aligned transfers ({error})");
             if self.policy == Direct::Always {
                 return Err(io::Error::other(Refused(why)));
@@ -319,7 +338,8 @@ impl Access {
                 took = Way::Direct;
             }
         }
-        if took != Way::Direct {
+        if watched && took != Way::Direct {
+            self.blind.fetch_or(before.is_none(), Ordering::Relaxed);
             for (start, len) in cold {
                 self.medium.forget(start, len)?;
             }

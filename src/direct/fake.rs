@@ -152,6 +152,10 @@ impl Medium for FakeDisk {
         Ok(())
     }
 
+    fn next_data(&self, at: u64) -> io::Result<u64> {
+        Ok(at)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.state().content.len() as u64)
     }

@@ -16,6 +16,8 @@ pub(crate) trait Medium: Send + Sync {
     fn set_direct(&self, on: bool) -> io::Result<()>;
     /// Makes a range read as zeros without writing them; EOPNOTSUPP where that is not possible.
     fn zero(&self, start: u64, len: u64) -> io::Result<()>;
+    /// Where the next data begin, at `at` or behind; `at` where the file knows no holes.
+    fn next_data(&self, at: u64) -> io::Result<u64>;
     /// The length now.
     fn len(&self) -> io::Result<u64>;
     /// Sets the length.
@@ -65,6 +67,14 @@ impl Medium for File {
             false => libc::FALLOC_FL_PUNCH_HOLE,
         };
         sys::fallocate(self, how | libc::FALLOC_FL_KEEP_SIZE, start, len)
+    }
+
+    fn next_data(&self, at: u64) -> io::Result<u64> {
+        match sys::seek_extent(self, at, libc::SEEK_DATA) {
+            Ok(found) => Ok(found.unwrap_or(u64::MAX)),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(at),
+            Err(e) => Err(e),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::access::{Access, Direct, Traffic, open};
 use super::{AlignedBuffer, Alignment};
+use crate::sys;
 
 /// Reads a file by ranges of any offset and length, from any number of threads.
 pub struct DirectReader(Access);
@@ -17,6 +18,17 @@ impl DirectReader {
         let (file, refused) = open(path, OpenOptions::new().read(true), libc::O_NOCTTY, policy)?;
         let reader = Access::new(file.try_clone()?, refused, policy, false).map(Self)?;
         Ok((reader, file))
+    }
+
+    /// Reads a file that is open already, past the cache if that can be: what is on the medium now.
+    pub(crate) fn reread(file: File) -> io::Result<Self> {
+        let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
+        Access::new(file, refused, Direct::Auto, false).map(Self)
+    }
+
+    /// Where the next data begin, at `at` or behind.
+    pub(crate) fn next_data(&self, at: u64) -> io::Result<u64> {
+        self.0.medium().next_data(at)
     }
 
     /// Reads `len` bytes at `at` into `buffer[lead..]`, and gives the number read: less than `len`
@@ -60,7 +72,7 @@ impl DirectReader {
     }
 
     /// The bytes read so far, and why not all went direct, if so.
-    pub fn traffic(&self) -> (Traffic, Option<&str>) {
+    pub fn traffic(&self) -> (Traffic, Option<String>) {
         (self.0.traffic(), self.0.why())
     }
 

@@ -226,7 +226,7 @@ impl DirectWriter {
             }
             cached_pages = if self.owned { medium.cached(0, 0).ok() } else { None };
         }
-        let (traffic, why) = (self.access.traffic(), self.access.why().map(str::to_string));
+        let (traffic, why) = (self.access.traffic(), self.access.why());
         Ok(Written { traffic, why, cached_pages })
     }
 
@@ -292,7 +292,14 @@ impl DirectWriter {
         // The lock is held on: two parts of one block must not overtake each other.
         let mut buffer = AlignedBuffer::new(size as usize)?;
         let whole = &mut buffer[..size as usize];
-        self.access.read_full(whole, block, size as usize, 0)?;
+        match self.access.read_full(whole, block, size as usize, 0) {
+            // Not open for reading: through the cache at the end, then.
+            Err(e) if e.raw_os_error() == Some(libc::EBADF) => {
+                pieces.push((at, data.to_vec()));
+                return Ok(());
+            }
+            other => other?,
+        };
         if !self.access.aligned() {
             return self.access.write_all(data, at, data.len() as u64);
         }

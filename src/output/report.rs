@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use crate::check::{digest, list};
+use crate::copy::Report;
+use crate::direct::Traffic;
+use crate::job::{End, Job};
 use humansize::{BINARY, DECIMAL, FormatSizeOptions, format_size};
 
 /// `2147483648 bytes (2.1 GB, 2.0 GiB) copied, 1.87 s, 1.1 GB/s`
@@ -15,6 +19,53 @@ pub fn last_line(bytes: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 };
     format!("{bytes} {plural}{sizes} copied, {}, {}/s", time(seconds), decimal(rate as u64))
+}
+
+/// The line that `sha256sum -c` reads, for the destination as the user named it.
+pub fn digest_line(report: &Report, name: &str) -> Option<String> {
+    report.digest.as_ref().map(|(_, digest)| list::line(digest, name))
+}
+
+/// Everything that the report knows, as one JSON object.
+pub fn json(report: &Report, job: &Job) -> String {
+    let source = match &job.source {
+        End::Standard => "-".to_string(),
+        End::Path(path) => path.display().to_string(),
+    };
+    let digest = report
+        .digest
+        .as_ref()
+        .map(|(algorithm, digest)| serde_json::json!({ "algorithm": algorithm.name(), "hex": digest::hex(digest) }));
+    let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+    serde_json::json!({
+        "source": source,
+        "destination": report.destination.display().to_string(),
+        "bytes": report.bytes,
+        "holes": report.holes,
+        "read": traffic(&report.read),
+        "written": traffic(&report.written.traffic),
+        "seconds": {
+            "total": seconds(report.elapsed),
+            "copy": seconds(report.copying),
+            "sync": seconds(report.syncing),
+            "verify": seconds(report.verifying),
+        },
+        "digest": digest,
+        "verified": job.verify,
+        "synced": job.sync,
+        "cached_pages": report.written.cached_pages,
+        "alignment": { "source": report.alignment.0, "destination": report.alignment.1 },
+        "block_size": job.block_size,
+        "queue_depth": job.queue_depth,
+        "chosen": report.chosen,
+        "notes": report.notes,
+    })
+    .to_string()
+}
+
+fn traffic(traffic: &Traffic) -> serde_json::Value {
+    let Traffic { direct, uncached, cached, memory } = traffic;
+    serde_json::json!({ "direct": direct, "uncached": uncached, "cached": cached, "memory": memory })
 }
 
 /// Powers of 1000, one decimal.

@@ -1,8 +1,8 @@
 //! A file or block device as a source: ranges are claimed in order and read in parallel.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +13,9 @@ use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::sys;
 use crate::turnstile::Turnstile;
+
+/// The most that one block of a hole stands for.
+const LONGEST_HOLE: u64 = 1 << 30;
 
 pub struct FileSource {
     name: PathBuf,
@@ -26,6 +29,8 @@ pub struct FileSource {
     len: u64,
     /// Length of the whole file when it was opened.
     whole: u64,
+    /// And its timestamps.
+    opened: Metadata,
     /// Holes are looked for.
     sparse: bool,
     claimed: Mutex<Claimed>,
@@ -43,7 +48,8 @@ impl FileSource {
     pub fn new(job: &Job, name: &Path, reader: DirectReader, file: &File, position: Option<File>) -> Result<Self> {
         let fail = |e| Error::io("opening", name, e);
         let file = file.try_clone().map_err(fail)?;
-        let device = file.metadata().map_err(fail)?.file_type().is_block_device();
+        let opened = file.metadata().map_err(fail)?;
+        let device = opened.file_type().is_block_device();
         let whole = (&file).seek(SeekFrom::End(0)).map_err(fail)?;
         let begin = match &position {
             Some(stdin) => (&*stdin).stream_position().map_err(fail)?,
@@ -63,9 +69,14 @@ impl FileSource {
         }
         let len = (there - job.skip).min(job.count.unwrap_or(u64::MAX));
         let sparse = job.sparse != Sparse::Never && !device;
+        let flags = || sys::inode_flags(&file).unwrap_or(0) & sys::EXTENTS_OR_INLINE;
+        if sparse && sys::filesystem(&file).map_err(fail)? == sys::EXT && flags() == 0 {
+            // Without extents, ext4 finds no data there that were not written back yet (Linux 6.18).
+            sys::write_back(&file, 0, 0).or_else(|_| file.sync_all()).map_err(fail)?;
+        }
         let start = begin + job.skip;
         let claimed = Mutex::default();
-        Ok(Self { name: name.into(), reader, file, position, start, len, whole, sparse, claimed })
+        Ok(Self { name: name.into(), reader, file, position, start, len, whole, opened, sparse, claimed })
     }
 
     /// Finds what is at `from`: the hole that ends there, or the data that begins there.
@@ -94,12 +105,17 @@ impl FileSource {
             return Ok(None);
         }
         let mut hole = false;
+        // A hole ends here at the latest, so that progress shows where it has to be written.
+        let limit = layout.down(offset.saturating_add(LONGEST_HOLE)).max(offset + 1);
         if offset >= claimed.data_until {
             let (end, is_hole) = if self.sparse { self.extent(layout, offset)? } else { (self.len, false) };
             (claimed.data_until, hole) = (end, is_hole);
         }
         let mut len = claimed.data_until - offset;
-        if !hole {
+        if hole {
+            len = len.min(limit - offset);
+            claimed.data_until = offset + len;
+        } else {
             len = len.min(layout.place(offset).1 as u64);
         }
         claimed.offset = offset + len;
@@ -165,21 +181,22 @@ impl Source for FileSource {
             (&*stdin).seek(SeekFrom::Start(self.start + self.len)).map_err(fail)?;
         }
         let now = (&self.file).seek(SeekFrom::End(0)).map_err(fail)?;
-        if now < self.start + self.len {
+        if self.len > 0 && now < self.start + self.len {
             return Err(self.shrank(now));
         }
-        Ok((now > self.whole).then(|| {
-            let grown = size(now - self.whole);
-            format!(
-                "{} grew by {grown} while it was copied; the copy has its length at the start",
-                crate::error::quoted(&self.name)
-            )
-        }))
+        if now <= self.whole {
+            let time = |m: &Metadata| (m.mtime(), m.mtime_nsec());
+            let changed = time(&self.file.metadata().map_err(fail)?) != time(&self.opened);
+            let what = "changed while it was copied; the copy may mix old and new";
+            return Ok(changed.then(|| format!("{} {what}", crate::error::quoted(&self.name))));
+        }
+        let grown = size(now - self.whole);
+        let what = "while it was copied; the copy has its length at the start";
+        Ok(Some(format!("{} grew by {grown} {what}", crate::error::quoted(&self.name))))
     }
 
     fn traffic(&self) -> (Traffic, Option<String>) {
-        let (traffic, why) = self.reader.traffic();
-        (traffic, why.map(str::to_string))
+        self.reader.traffic()
     }
 
     fn describe(&self) -> String {

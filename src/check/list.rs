@@ -1,0 +1,109 @@
+//! Checksum lists: the lines that sha256sum(1) writes, and those of BSD.
+
+use std::path::Path;
+
+use super::digest::from_hex;
+use crate::job::Algorithm;
+
+/// Finds the digest of the first of `names` that the list knows. `wanted`: only of this algorithm;
+/// without it a line says so itself (BSD), or the digest's length does.
+pub fn look_up(text: &str, names: &[&Path], wanted: Option<Algorithm>) -> Result<(Algorithm, Vec<u8>), String> {
+    let lines: Vec<_> = text.lines().filter_map(|line| bsd(line).or_else(|| gnu(line, wanted))).collect();
+    let fits = |algorithm: Algorithm| wanted.is_none_or(|wanted| wanted == algorithm);
+    for name in names {
+        let same = |listed: &str| Path::new(listed) == *name || Path::new(listed).file_name() == name.file_name();
+        if let Some((_, algorithm, digest)) = lines.iter().find(|(listed, a, _)| same(listed) && fits(*a)) {
+            return Ok((*algorithm, digest.clone()));
+        }
+    }
+    let names: Vec<_> = names.iter().map(|name| format!("'{}'", name.display())).collect();
+    let what = wanted.map_or("", Algorithm::name);
+    Err(format!("it has no {what} line for {}", names.join(" or ")).replace("  ", " "))
+}
+
+/// `SHA256 (name) = digest`
+fn bsd(line: &str) -> Option<(String, Algorithm, Vec<u8>)> {
+    let (escaped, line) = unescape_mark(line.trim_end());
+    let (tag, rest) = line.split_once(" (")?;
+    let (name, digest) = rest.rsplit_once(") = ")?;
+    let algorithm = Algorithm::ALL.into_iter().find(|a| a.name().eq_ignore_ascii_case(tag))?;
+    let digest = from_hex(digest).filter(|digest| digest.len() == algorithm.bytes())?;
+    Some((unescape(name, escaped), algorithm, digest))
+}
+
+/// `digest  name`, or `digest *name`
+fn gnu(line: &str, wanted: Option<Algorithm>) -> Option<(String, Algorithm, Vec<u8>)> {
+    let (escaped, line) = unescape_mark(line.trim_end_matches(['\r', '\n']));
+    let (digest, name) = line.split_once(' ')?;
+    let name = name.strip_prefix([' ', '*'])?;
+    let digest = from_hex(digest)?;
+    let fits = |a: &Algorithm| a.bytes() == digest.len() && wanted.is_none_or(|wanted| wanted == *a);
+    let algorithm = Algorithm::ALL.into_iter().find(fits)?;
+    Some((unescape(name, escaped), algorithm, digest))
+}
+
+/// A backslash before the line: the name is escaped.
+fn unescape_mark(line: &str) -> (bool, &str) {
+    line.strip_prefix('\\').map_or((false, line), |rest| (true, rest))
+}
+
+fn unescape(name: &str, escaped: bool) -> String {
+    if !escaped {
+        return name.to_string();
+    }
+    let mut result = String::new();
+    let mut rest = name.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => result.push(match rest.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some(other) => other,
+                None => '\\',
+            }),
+            c => result.push(c),
+        }
+    }
+    result
+}
+
+/// The line that `sha256sum -c` reads.
+pub fn line(digest: &[u8], name: &str) -> String {
+    let hex = super::digest::hex(digest);
+    if name.contains(['\\', '\n', '\r']) {
+        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+        return format!("\\{hex}  {escaped}");
+    }
+    format!("{hex}  {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const B: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+
+    fn find(text: &str, name: &str, wanted: Option<Algorithm>) -> Result<(Algorithm, String), String> {
+        look_up(text, &[Path::new(name)], wanted).map(|(a, digest)| (a, super::super::digest::hex(&digest)))
+    }
+
+    #[test]
+    fn gnu_and_bsd_lines_are_found_by_name() {
+        let list = format!("# a comment\n{B}  other\n{A} *os.iso\nSHA256 (b (1).iso) = {}\n", B.to_uppercase());
+        assert_eq!(find(&list, "os.iso", None), Ok((Algorithm::Sha256, A.into())));
+        assert_eq!(find(&list, "dir/os.iso", None), Ok((Algorithm::Sha256, A.into())));
+        assert_eq!(find(&list, "b (1).iso", None), Ok((Algorithm::Sha256, B.into())));
+        assert_eq!(find(&list, "os.iso", Some(Algorithm::Blake3)), Ok((Algorithm::Blake3, A.into())));
+        assert!(find(&list, "os", None).is_err());
+        assert!(find(&list, "os.iso", Some(Algorithm::Sha512)).is_err_and(|e| e.contains("sha512 line for 'os.iso'")));
+    }
+
+    #[test]
+    fn what_it_writes_it_reads() {
+        for name in ["plain", "with space", "new\nline", "back\\slash", "r\rn"] {
+            let text = line(&from_hex(A).unwrap(), name);
+            assert_eq!(find(&text, name, None), Ok((Algorithm::Sha256, A.into())), "{text}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What was written, read back from the medium and compared.
+//!
+//! Not the data are kept for that but a digest of each block: 32 bytes a block, which is 8 MiB per
+//! TiB at the default block size.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::block::Block;
+use crate::direct::{AlignedBuffer, DirectReader};
+
+/// Enough of a BLAKE3 digest to tell any two blocks apart that were not made to collide.
+const BYTES: usize = 16;
+
+struct Entry {
+    offset: u64,
+    len: u64,
+    /// None: a hole; it must read as zeros.
+    digest: Option<[u8; BYTES]>,
+}
+
+/// What was read from the source, block by block.
+#[derive(Default)]
+pub struct Ledger(Mutex<Vec<Entry>>);
+
+/// Where the medium holds something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Offset in the copy of the first block that differs.
+    pub first: u64,
+    /// How many blocks differ.
+    pub blocks: usize,
+    /// Out of so many.
+    pub of: usize,
+}
+
+impl Ledger {
+    /// Notes a block.
+    pub fn see(&self, block: &Block) {
+        let digest = (!block.hole).then(|| digest(block.data()));
+        let entry = Entry { offset: block.offset, len: block.len, digest };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// Reads every block back with `workers` threads, `base` bytes further on than it was in the
+    /// copy, and compares. Fails with the offset in the file where reading failed.
+    pub fn compare(
+        self,
+        reader: &DirectReader,
+        base: u64,
+        workers: usize,
+        block_size: usize,
+    ) -> Result<Option<Mismatch>, (u64, std::io::Error)> {
+        let mut entries = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        let next = Mutex::new(entries.iter());
+        let (failed, stop) = (Mutex::new(None), AtomicBool::new(false));
+        let wrong: Mutex<Vec<u64>> = Mutex::default();
+        let work = || {
+            let result = || -> Result<(), (u64, std::io::Error)> {
+                let room = reader.room(0, block_size);
+                let mut buffer = AlignedBuffer::new(room).map_err(|e| (base, e))?;
+                loop {
+                    let entry = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(entry) = entry.filter(|_| !stop.load(Ordering::Relaxed)) else { return Ok(()) };
+                    if !holds(reader, &mut buffer, base, entry, block_size)? {
+                        wrong.lock().unwrap_or_else(PoisonError::into_inner).push(entry.offset);
+                    }
+                }
+            };
+            if let Err(error) = result() {
+                stop.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..workers.min(entries.len()) {
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let first = wrong.iter().min().copied();
+        Ok(first.map(|first| Mismatch { first, blocks: wrong.len(), of: entries.len() }))
+    }
+}
+
+/// True if the medium holds what the entry says.
+fn holds(
+    reader: &DirectReader,
+    buffer: &mut AlignedBuffer,
+    base: u64,
+    entry: &Entry,
+    block_size: usize,
+) -> Result<bool, (u64, std::io::Error)> {
+    let mut done = 0;
+    while done < entry.len {
+        let at = base + entry.offset + done;
+        if entry.digest.is_none() {
+            // What is a hole there, too, holds no bytes that could be wrong.
+            let data = reader.next_data(at).map_err(|e| (at, e))?;
+            let skip = data.saturating_sub(at).min(entry.len - done);
+            if skip > 0 {
+                done += skip;
+                continue;
+            }
+        }
+        let len = (entry.len - done).min(block_size as u64) as usize;
+        let read = reader.read_block(buffer, 0, at, len).map_err(|e| (at, e))?;
+        let bytes = &buffer[..read];
+        let good = match &entry.digest {
+            Some(expected) => digest(bytes) == *expected,
+            None => bytes.iter().all(|byte| *byte == 0),
+        };
+        if read < len || !good {
+            return Ok(false);
+        }
+        done += len as u64;
+    }
+    Ok(true)
+}
+
+fn digest(bytes: &[u8]) -> [u8; BYTES] {
+    let mut short = [0; BYTES];
+    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..BYTES]);
+    short
+}
