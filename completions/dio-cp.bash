@@ -23,7 +23,7 @@ _dio__cp() {
 
     case "${cmd}" in
         dio__cp)
-            opts="-b -n -f -p -q -v -h -V --block-size --queue-depth --direct --skip --count --seek --in-place --sparse --no-clobber --force --no-sync --preserve --size --checksum --checksum-file --verify --json --progress --quiet --verbose --help --version"
+            opts="-b -n -f -p -q -v -h -V --residency --cgroups --block-size --queue-depth --direct --skip --count --seek --in-place --sparse --no-clobber --force --no-sync --preserve --size --checksum --checksum-file --verify --check-cache --json --progress --quiet --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

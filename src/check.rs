@@ -1,8 +1,12 @@
-//! Proof: digests of what is copied, and reading the destination back.
+//! Proof: digests of what is copied, reading the destination back, and what the page cache holds.
 
+pub mod cgroups;
 pub mod digest;
 pub mod list;
 pub mod readback;
+pub mod residency;
+pub mod survey;
+pub mod watch;
 
 use crate::block::Block;
 use crate::job::Algorithm;

@@ -10,18 +10,32 @@ use std::ffi::OsString;
     version,
     about = "Copy a file, device or pipe with O_DIRECT: exact, atomic, durable, and the page cache stays as it was",
     after_help = after_help(),
-    override_usage = "dio-cp [OPTIONS] <SRC> <DST>",
+    override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       dio-cp --residency [--cgroups] <PATH>...",
     args_override_self = true
 )]
 pub struct Cli {
+    /// Report the resident pages of files and trees; nothing is copied
+    #[arg(long, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count", "seek", "in_place",
+        "sparse", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file", "verify",
+        "check_cache"])]
+    pub residency: bool,
+
+    /// With --residency: by the memory cgroup that is charged for the pages, too (root)
+    #[arg(long, requires = "residency")]
+    pub cgroups: bool,
+
     /// What to copy: a file, a block device, a FIFO or character device, or - for standard input
     #[arg(value_name = "SRC", value_hint = clap::ValueHint::FilePath)]
     pub source: OsString,
 
     /// Where to: a file, an existing directory (the source's name is kept), a block device, a FIFO or
     /// character device, or - for standard output
-    #[arg(value_name = "DST", value_hint = clap::ValueHint::AnyPath)]
-    pub destination: OsString,
+    #[arg(value_name = "DST", value_hint = clap::ValueHint::AnyPath, required_unless_present = "residency")]
+    pub destination: Option<OsString>,
+
+    /// With --residency: more files and trees
+    #[arg(value_name = "PATH", value_hint = clap::ValueHint::AnyPath, requires = "residency")]
+    pub more: Vec<OsString>,
 
     /// Bytes per read and write
     #[arg(short, long, value_name = "SIZE", default_value = "4M")]
@@ -88,6 +102,11 @@ pub struct Cli {
     #[arg(long)]
     pub verify: bool,
 
+    /// Report the pages of SRC and DST in the page cache before, during and after; fail with status 5 if
+    /// the copy left any
+    #[arg(long)]
+    pub check_cache: bool,
+
     /// The final report as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -136,17 +155,18 @@ pub const SIZES: &str = "K, M, G, T are powers of 1024 (KiB, MiB … too); kB, M
                          plain numbers are bytes; fractions are allowed (1.5G).";
 
 /// Exit statuses and their meanings.
-pub const EXIT_STATUS: [(&str, &str); 6] = [
+pub const EXIT_STATUS: [(&str, &str); 7] = [
     ("0", "Done: data, name and length are on the medium."),
     ("1", "The copy failed: an I/O error, no space, the source changed, or it was refused (same file, device in use)."),
     ("2", "Usage: the arguments cannot be meant."),
     ("3", "The content is not as required (--size, --checksum, --verify)."),
     ("4", "Direct I/O was refused under --direct always."),
+    ("5", "The copy is done, but pages were left in the cache under --check-cache, or that is not known."),
     ("128+N", "Ended by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
 ];
 
 /// Lines to paste, and what they do.
-pub const EXAMPLES: [(&str, &str); 8] = [
+pub const EXAMPLES: [(&str, &str); 10] = [
     ("dio-cp src dst", "Copy a file, whole or not at all."),
     ("curl -fL https://example.org/os.iso | dio-cp - os.iso", "Download past the page cache."),
     ("pg_dump db | dio-cp - db.dump", "Back up beside a live database."),
@@ -155,6 +175,8 @@ pub const EXAMPLES: [(&str, &str); 8] = [
     ("sudo dio-cp image.raw /dev/sdX", "Write an image to a device; it asks first."),
     ("dio-cp --skip 1M --count 4K disk.img head", "Cut a piece out of a file."),
     ("dio-cp --seek 1M head disk.img", "Put it back; nothing else changes."),
+    ("dio-cp --check-cache --verify src dst", "Copy, and prove it: the cache and the medium."),
+    ("dio-cp --residency -v /var/lib", "See what of a tree is in the page cache."),
 ];
 
 fn after_help() -> String {

@@ -11,19 +11,23 @@
 //! fails shuts the turnstile, and the others stop at their next block.
 
 use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
 use crate::check::digest::{self, Digest};
 use crate::check::readback::{Ledger, Mismatch};
+use crate::check::watch::{self, Course, Watched};
 use crate::check::{Taps, list};
 use crate::destination::{self, Destination};
 use crate::direct::{DirectReader, Traffic, Written};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
+use crate::origin::Origin;
 use crate::source::{self, Source};
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
@@ -53,6 +57,9 @@ pub struct Report {
     pub destination: PathBuf,
     /// Alignment of direct transfers in bytes: of the source, of the destination; 1 is none.
     pub alignment: (u64, u64),
+    /// What of the source and of the destination was in the cache, if it was asked for and they are
+    /// files or devices.
+    pub cache: (Option<Course>, Option<Course>),
     /// What was chosen, and why.
     pub chosen: Vec<String>,
     /// What the user should know: what did not go direct, what changed meanwhile.
@@ -85,9 +92,13 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
     }
     observer.event(Event::Start(length));
+    let watched = match job.check_cache {
+        true => (watch(&from.name, Some(&from.file).filter(|_| has_pages(&from)))?, watch(&name, to.file())?),
+        false => (None, None),
+    };
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth as u64) as usize;
-    let moved = run(workers, &layout, &*source, &*to, &taps, observer)?;
+    let moved = sampled(&watched, || run(workers, &layout, &*source, &*to, &taps, observer))?;
     let copying = started.elapsed();
 
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
@@ -97,14 +108,16 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     observer.event(Event::Phase(Phase::Syncing));
     let mut verifying = Duration::ZERO;
     let mut ledger = ledger;
-    let finished = to.finish(&from, &mut |file, base| {
+    let mut inspect = |file: &File, base| {
         let Some(ledger) = ledger.take() else { return Ok(()) };
         observer.event(Event::Phase(Phase::Verifying));
         let began = Instant::now();
         verify(job, &name, file, base, ledger)?;
         verifying = began.elapsed();
         Ok(())
-    })?;
+    };
+    let finished = sampled(&watched, || to.finish(&from, &mut inspect))?;
+    let cache = (watched.0.as_ref().map(Watched::course), watched.1.as_ref().map(Watched::course));
     let (read, why) = source.traffic();
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
@@ -128,6 +141,7 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         digest,
         destination,
         alignment,
+        cache,
         chosen,
         notes,
     })
@@ -174,6 +188,36 @@ fn verify(job: &Job, name: &Path, file: &File, base: u64, ledger: Ledger) -> Res
         base + first
     );
     Err(Error::content(name, why).hint("the disk, its cable or its memory is failing: do not trust it with this copy"))
+}
+
+/// True for a source whose pages can be counted.
+fn has_pages(from: &Origin) -> bool {
+    from.metadata.is_file() || from.metadata.file_type().is_block_device()
+}
+
+fn watch(name: &Path, file: Option<&File>) -> Result<Option<Watched>> {
+    file.map(|file| Watched::new(file).map_err(|e| Error::io("looking at the cache of", name, e))).transpose()
+}
+
+/// Does `work` while a thread looks at the cache now and then.
+fn sampled<T>(watched: &(Option<Watched>, Option<Watched>), work: impl FnOnce() -> T) -> T {
+    let files: Vec<&Watched> = [&watched.0, &watched.1].into_iter().flatten().collect();
+    if files.is_empty() {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let (done, wait) = mpsc::channel::<()>();
+        let sample = move || {
+            while wait.recv_timeout(watch::SAMPLE) == Err(RecvTimeoutError::Timeout) {
+                files.iter().for_each(|file| file.sample());
+            }
+        };
+        // Without a thread to spare the peak is what is seen at the end.
+        let _ = std::thread::Builder::new().spawn_scoped(scope, sample);
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// How the copy is cut into blocks, so that both sides get what their alignment asks for.

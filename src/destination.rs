@@ -35,6 +35,11 @@ pub trait Destination: Sync {
         1
     }
 
+    /// The file that is written, if it is one whose pages can be counted.
+    fn file(&self) -> Option<&File> {
+        None
+    }
+
     /// Sets space aside for a range of the copy, so that a full disk is known at once.
     fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())

@@ -17,6 +17,8 @@ pub enum Kind {
     Content,
     /// Direct I/O was refused and required. Exit status 4.
     Refused,
+    /// Pages were left in the cache, or that is not known. Exit status 5.
+    Cache,
     /// Nobody reads what is written; the program ends by SIGPIPE, without a word.
     BrokenPipe,
 }
@@ -78,6 +80,11 @@ impl Error {
         Self::new(Kind::Refused, format!("opening {}", quoted(path)), why)
     }
 
+    /// The copy is done, and the page cache is not as it was.
+    pub fn cache(path: &Path, why: impl Into<String>) -> Self {
+        Self::new(Kind::Cache, format!("checking the cache of {}", quoted(path)), why)
+    }
+
     /// Nobody reads the destination any more.
     pub fn broken_pipe(path: &Path) -> Self {
         Self::new(Kind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
@@ -102,6 +109,7 @@ impl Error {
             Kind::Usage => Some(2),
             Kind::Content => Some(3),
             Kind::Refused => Some(4),
+            Kind::Cache => Some(5),
             Kind::BrokenPipe => None,
         }
     }

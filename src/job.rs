@@ -104,6 +104,8 @@ pub struct Job {
     pub checksum: Option<Checksum>,
     /// Read the destination back from the medium and compare.
     pub verify: bool,
+    /// Report how many pages of both ends are in the cache.
+    pub check_cache: bool,
     /// The process's file mode creation mask.
     pub umask: u32,
 }
@@ -144,6 +146,7 @@ impl Job {
             size: None,
             checksum: None,
             verify: false,
+            check_cache: false,
             umask: 0o022,
         }
     }

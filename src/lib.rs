@@ -12,6 +12,7 @@
 //!     │
 //!   copy                        N workers, one loop: source.next(&mut block), destination.put(&block)
 //!     │
+//!     ├── check                 digest, readback, list; residency, survey, cgroups, watch
 //!     ├── source                file, stream
 //!     ├── destination           file, device, stream; publish, attributes
 //!     │       │

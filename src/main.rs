@@ -3,13 +3,13 @@
 mod signals;
 
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use dio_cp::cli::{Cli, Progress};
-use dio_cp::output::{Display, Shown, digest_line, json, last_line};
+use dio_cp::output::{Display, Shown, SurveyOptions, cache_lines, digest_line, json, last_line, require_clean, survey};
 use dio_cp::{End, Error, Job, Report, Result, Standing, options, sys};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
@@ -21,6 +21,12 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let display = Arc::new(display(&cli));
+    if cli.residency {
+        return match look(&cli) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&display, &error),
+        };
+    }
     let standing = Arc::new(Standing::default());
     let result = run(&cli, &display, &standing);
     if !standing.claim() {
@@ -33,6 +39,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&display, &error),
     }
+}
+
+/// --residency.
+fn look(cli: &Cli) -> Result<()> {
+    let named = std::iter::once(&cli.source).chain(&cli.destination).chain(&cli.more);
+    let paths: Vec<PathBuf> = named.map(PathBuf::from).collect();
+    let progress = std::io::stderr().is_terminal() && !cli.quiet && !cli.verbose && cli.progress != Progress::None;
+    let (verbose, json, cgroups, quiet) = (cli.verbose, cli.json, cli.cgroups, cli.quiet);
+    survey(&paths, &SurveyOptions { verbose, json, cgroups, quiet, progress })
 }
 
 fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> Result<(Job, Report)> {
@@ -49,7 +64,7 @@ fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> Result<(J
 /// if that is where the bytes went); for people the notes and the last line.
 fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> {
     display.done();
-    let asked = Path::new(&cli.destination);
+    let asked = Path::new(cli.destination.as_deref().unwrap_or_default());
     let name = match report.destination.file_name() {
         Some(kept) if asked.is_dir() => asked.join(kept),
         _ => asked.to_path_buf(),
@@ -72,9 +87,12 @@ fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> 
         for note in &report.notes {
             display.print(&format!("dio-cp: {note}"));
         }
+        for line in cache_lines(report) {
+            display.print(&format!("dio-cp: {line}"));
+        }
         display.print(&last_line(report.bytes, report.elapsed));
     }
-    Ok(())
+    require_clean(report, Path::new(&cli.source))
 }
 
 fn display(cli: &Cli) -> Display {

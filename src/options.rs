@@ -17,7 +17,8 @@ const MOST_WORKERS: u64 = 1024;
 
 /// Validates the arguments. Every error says what would be right.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
-    let (source, destination) = (end(&cli.source)?, end(&cli.destination)?);
+    let to = cli.destination.as_deref().unwrap_or_default();
+    let (source, destination) = (end(&cli.source)?, end(to)?);
     let block_size = size("--block-size", &cli.block_size)?;
     if block_size == 0 {
         return Err(Error::usage("--block-size 0: a block has at least one byte; 4M is the default"));
@@ -46,6 +47,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         (source == End::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
         (to_stream && cli.verify, "--verify", "standard output cannot be read back"),
         (to_stream && cli.json, "--json", "standard output is where the bytes go"),
+        (to_stream && source == End::Standard && cli.check_cache, "--check-cache", "streams have no pages"),
         (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
         (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
@@ -81,6 +83,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         size: optional("--size", &cli.size)?,
         checksum,
         verify: cli.verify,
+        check_cache: cli.check_cache,
         umask,
     };
     let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);

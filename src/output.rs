@@ -2,6 +2,8 @@
 
 mod progress;
 mod report;
+mod survey;
 
 pub use progress::{Display, Shown};
-pub use report::{digest_line, json, last_line};
+pub use report::{cache_lines, digest_line, json, last_line, require_clean};
+pub use survey::{SurveyOptions, survey};

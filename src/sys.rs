@@ -245,14 +245,91 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of cached pages in a range (`cachestat`, Linux 6.5; `len` 0 means to the end).
+/// What the page cache holds of a file, in pages (cachestat, Linux 6.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStat {
+    /// In the cache, dirty and under write-back included.
+    pub cached: u64,
+    /// Changed and not yet written back.
+    pub dirty: u64,
+    /// Being written back.
+    pub write_back: u64,
+    /// Dropped, and still remembered.
+    pub evicted: u64,
+    /// Of these, dropped so recently that memory is short.
+    pub recently_evicted: u64,
+}
+
+/// The page cache's figures for a range of a file (`cachestat`, Linux 6.5; `len` 0 means to the end).
 /// Fails with ENOSYS on older kernels and EPERM for files that the caller could not write.
-pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
+pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
     let range = [start, len];
-    let mut counts = [0u64; 5]; // cached, dirty, under write-back, evicted, recently evicted
+    let mut counts = [0u64; 5];
     // SAFETY: struct cachestat_range is two u64 and struct cachestat five; both outlive the call.
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &range, &mut counts, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(counts[0]) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [cached, dirty, write_back, evicted, recently_evicted] = counts;
+    Ok(CacheStat { cached, dirty, write_back, evicted, recently_evicted })
+}
+
+/// A part of a file, mapped to ask about its pages; its bytes are never read.
+pub struct Window {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+impl Window {
+    /// Maps `len` bytes at `at`, a multiple of the page size.
+    pub fn new(file: &File, at: u64, len: usize) -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
+        // SAFETY: asks for an address of the kernel's choice; no memory of ours is touched.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, file.as_raw_fd(), offset(at)?) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { start, len }) }
+    }
+
+    /// A byte a page, whose lowest bit says whether the page is in the cache (mincore(2)).
+    pub fn resident(&self) -> io::Result<Vec<u8>> {
+        let mut pages = vec![0u8; self.len.div_ceil(page_size() as usize)];
+        // SAFETY: the range is this mapping; `pages` has a byte for each of its pages.
+        check(unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr()) })?;
+        Ok(pages)
+    }
+
+    /// Maps `count` pages from page `first` on, that are in the cache, so that pagemap shows where they
+    /// are (`MADV_POPULATE_READ`, Linux 5.14: an error where a touch would be a SIGBUS).
+    pub fn populate(&self, first: usize, count: usize) -> io::Result<()> {
+        let page = page_size() as usize;
+        let len = (count * page).min(self.len - first * page);
+        // SAFETY: inside this mapping, which lives until drop; nothing is changed.
+        check(unsafe { libc::madvise(self.start.wrapping_byte_add(first * page), len, libc::MADV_POPULATE_READ) })?;
+        Ok(())
+    }
+
+    /// Where it is mapped, for /proc/self/pagemap.
+    pub fn address(&self) -> u64 {
+        self.start.addr() as u64
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: unmaps exactly what `new` mapped; no reference into it was ever made.
+        unsafe { libc::munmap(self.start, self.len) };
+    }
+}
+
+/// True if the caller could write the file: only then does mincore(2) tell the truth (Linux 5.2).
+pub fn may_write(file: &File) -> bool {
+    let Ok(name) = path(&fd_path(file)) else { return false };
+    // SAFETY: the string ends in NUL and outlives the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+}
+
+/// The number of cached pages in a range; see [`cache_stat`].
+pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
+    Ok(cache_stat(file, start, len)?.cached)
 }
 
 /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`: None behind the last data.

@@ -117,9 +117,32 @@ fn the_man_page_is_made_from_the_definition() {
                 "Pages of a new file in the cache at the end, or null if the kernel does not tell or others may \
                  have some.",
             ),
+            (
+                "cache",
+                "Under --check-cache, of source and destination: pages before, at most while it ran (sampled every \
+                 10 ms: what comes and goes in between is not seen), and after; null where the kernel does not tell.",
+            ),
             ("alignment", "Of direct transfers, of the source and of the destination, in bytes; 1 is none."),
             ("block_size, queue_depth", "What was used."),
             ("chosen, notes", "What was chosen and why; what the user should know."),
+        ],
+    );
+    terms(
+        &mut text,
+        "RESIDENCY",
+        &[
+            ("files, directories", "Looked at and into. Links are followed only if they are named."),
+            ("pages, bytes", "Of the files; a page has page_size bytes."),
+            ("resident, dirty", "Pages in the cache; of these, changed or being written back."),
+            ("unknown", "Files of which the kernel does not tell: before Linux 6.5, or of others' files."),
+            ("failed", "Paths that could not be read; each is named on standard error, and the exit status is 1."),
+            ("page_size, seconds", "Of this system; what the survey took."),
+            ("cgroups", "With --cgroups: inode, path and pages of each cgroup that is charged; inode 0 is nobody."),
+            (
+                "list",
+                "With -v: path, pages, bytes, resident, dirty, write_back, evicted and recently_evicted of each file; \
+                 null where the kernel does not tell.",
+            ),
         ],
     );
     section(

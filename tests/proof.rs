@@ -190,6 +190,22 @@ fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
     result.unwrap();
 }
 
+/// The terms of a section of the man page.
+fn described(man: &str, title: &str) -> Vec<String> {
+    let section = man.split(&format!(".SH \"{title}\"")).nth(1).unwrap().split(".SH").next().unwrap();
+    let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
+    let mut names: Vec<String> =
+        terms.flat_map(|line| line.trim_end_matches("\\fR").split(", ")).map(str::to_string).collect();
+    names.sort();
+    names
+}
+
+fn fields(object: &serde_json::Value) -> Vec<String> {
+    let mut names: Vec<String> = object.as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn json_has_every_field_that_the_man_page_has() {
     let scratch = Scratch::new();
@@ -204,17 +220,7 @@ fn json_has_every_field_that_the_man_page_has() {
     assert_eq!(found["digest"]["hex"], tool("sha256sum", [&src])[..64]);
     assert!(found["seconds"]["verify"].as_f64().unwrap() > 0.0 && found["verified"] == true);
     let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
-    let section = man.split(".SH \"REPORT\"").nth(1).unwrap().split(".SH").next().unwrap();
-    let described: Vec<String> = section
-        .lines()
-        .filter_map(|line| line.strip_prefix("\\fB"))
-        .flat_map(|line| line.trim_end_matches("\\fR").split(", ").map(str::to_string).collect::<Vec<_>>())
-        .collect();
-    let mut fields: Vec<String> = found.as_object().unwrap().keys().cloned().collect();
-    let mut sorted = described.clone();
-    sorted.sort();
-    fields.sort();
-    assert_eq!(sorted, fields);
+    assert_eq!(fields(&found), described(&man, "REPORT"));
     fails(2, ["--json".as_ref(), src.as_os_str(), "-".as_ref()]);
     // A reader that is gone is no reason to fail loudly, and the copy stands.
     let mut child = dio_cp().args(["-q", "--json"]).arg(&src).arg(&dst).stdout(Stdio::piped()).spawn().unwrap();

@@ -135,6 +135,10 @@ impl Destination for FileDestination<'_> {
         if self.writer.is_direct() { self.writer.unit() } else { 1 }
     }
 
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+
     fn reserve(&self, offset: u64, len: u64) -> Result<()> {
         if self.device || len == 0 || self.job.sparse == Sparse::Always {
             return Ok(());

@@ -113,6 +113,10 @@ impl<'a> StreamDestination<'a> {
 }
 
 impl Destination for StreamDestination<'_> {
+    fn file(&self) -> Option<&File> {
+        self.stored.then_some(&self.file)
+    }
+
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
         let Some(result) = turns.pass(block.number, || self.write_block(block, turns)) else { return Ok(()) };

@@ -1,10 +1,13 @@
 //! The last line, in dd's words.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::check::watch::{self, Course};
 use crate::check::{digest, list};
 use crate::copy::Report;
 use crate::direct::Traffic;
+use crate::error::{Error, Result};
 use crate::job::{End, Job};
 use humansize::{BINARY, DECIMAL, FormatSizeOptions, format_size};
 
@@ -54,6 +57,7 @@ pub fn json(report: &Report, job: &Job) -> String {
         "verified": job.verify,
         "synced": job.sync,
         "cached_pages": report.written.cached_pages,
+        "cache": { "source": report.cache.0.map(course), "destination": report.cache.1.map(course) },
         "alignment": { "source": report.alignment.0, "destination": report.alignment.1 },
         "block_size": job.block_size,
         "queue_depth": job.queue_depth,
@@ -61,6 +65,38 @@ pub fn json(report: &Report, job: &Job) -> String {
         "notes": report.notes,
     })
     .to_string()
+}
+
+fn course(course: Course) -> serde_json::Value {
+    serde_json::json!({ "before": course.before, "peak": course.peak, "after": course.after })
+}
+
+/// The lines of --check-cache.
+pub fn cache_lines(report: &Report) -> Vec<String> {
+    let line = |what: &str, course: &Option<Course>| {
+        let Course { before, peak, after } = course.as_ref()?;
+        let count = |pages: &Option<u64>| pages.map_or("unknown".to_string(), |pages| pages.to_string());
+        let sampled = format!("{peak} at most (sampled every {} ms)", watch::SAMPLE.as_millis());
+        Some(format!("pages of the {what} in the cache: {} before, {sampled}, {} after", count(before), count(after)))
+    };
+    [line("source", &report.cache.0), line("destination", &report.cache.1)].into_iter().flatten().collect()
+}
+
+/// Fails if the copy left pages in the cache, or if that is not known.
+pub fn require_clean(report: &Report, source: &Path) -> Result<()> {
+    for (path, course) in [(source, &report.cache.0), (&report.destination, &report.cache.1)] {
+        match course.as_ref().map(Course::added) {
+            None | Some(Some(0)) => {}
+            Some(Some(pages)) => {
+                return Err(Error::cache(path, format!("the copy is done, and left {pages} pages there")));
+            }
+            Some(None) => {
+                let why = "the copy is done, and the kernel does not tell what it left there";
+                return Err(Error::cache(path, why).hint("ask as the file's owner, on Linux 6.5 or later"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn traffic(traffic: &Traffic) -> serde_json::Value {

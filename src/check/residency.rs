@@ -1,0 +1,112 @@
+//! What of a file is in the page cache. Asked of cachestat(2) (Linux 6.5), else of mincore(2) where
+//! it tells the truth, else unknown: mincore calls everything resident for a caller who could not
+//! write the file (Linux 5.2), and misses pages that are not up to date.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use crate::sys::{self, CacheStat, Window};
+
+/// Bytes that mincore looks at in one go: 64 Ki pages, so that a file of any size fits in the
+/// address space.
+pub const WINDOW: u64 = 256 << 20;
+
+/// The pages of one file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residency {
+    /// Pages that it has.
+    pub pages: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What the cache holds of it.
+    pub cache: Cache,
+}
+
+/// How much is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// Everything.
+    Known(CacheStat),
+    /// Resident pages only (before Linux 6.5).
+    Resident(u64),
+    /// The kernel does not tell this caller.
+    #[default]
+    Unknown,
+}
+
+impl Cache {
+    /// Resident pages, if that is known.
+    pub fn resident(&self) -> Option<u64> {
+        match self {
+            Cache::Known(stat) => Some(stat.cached),
+            Cache::Resident(pages) => Some(*pages),
+            Cache::Unknown => None,
+        }
+    }
+}
+
+/// Asks for a whole file or block device.
+pub fn of(file: &File) -> io::Result<Residency> {
+    let found = file.metadata()?;
+    let bytes = match found.file_type().is_block_device() {
+        true => io::Seek::seek(&mut &*file, io::SeekFrom::End(0))?,
+        false => found.len(),
+    };
+    let pages = bytes.div_ceil(sys::page_size());
+    let cache = match sys::cache_stat(file, 0, 0) {
+        Ok(stat) => Cache::Known(stat),
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && (sys::may_write(file) || found.uid() == 0) => {
+            Cache::Resident(by_mincore(file, bytes)?)
+        }
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP)) => Cache::Unknown,
+        Err(e) => return Err(e),
+    };
+    Ok(Residency { pages, bytes, cache })
+}
+
+/// Counts by mincore, window by window.
+fn by_mincore(file: &File, bytes: u64) -> io::Result<u64> {
+    let mut resident = 0;
+    each_window(file, bytes, &mut |_, pages| {
+        resident += pages.iter().filter(|page| **page & 1 == 1).count() as u64;
+        Ok(())
+    })?;
+    Ok(resident)
+}
+
+/// See [`each_window`].
+pub type Each<'a> = &'a mut dyn FnMut(&Window, &[u8]) -> io::Result<()>;
+
+/// Calls `each` with every window of the file that has data: its mapping, and mincore's byte a page. Holes are passed over: 10 TB of them must not take minutes.
+pub fn each_window(file: &File, bytes: u64, each: Each<'_>) -> io::Result<()> {
+    let page = sys::page_size();
+    let mut at = 0;
+    while at < bytes {
+        // A filesystem that knows no holes has none.
+        let data = sys::seek_extent(file, at, libc::SEEK_DATA).unwrap_or(Some(at));
+        let Some(data) = data.filter(|data| *data < bytes) else { break };
+        at = at.max(data - data % page);
+        let len = WINDOW.min(bytes - at);
+        let window = Window::new(file, at, len as usize)?;
+        each(&window, &window.resident()?)?;
+        at += len;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_ask_agree() -> io::Result<()> {
+        let file = File::open(std::env::current_exe()?)?;
+        let found = of(&file)?;
+        if let Cache::Known(stat) = found.cache {
+            assert_eq!(by_mincore(&file, found.bytes)?, stat.cached);
+            assert!(stat.cached > 0 && stat.cached <= found.pages);
+        }
+        Ok(())
+    }
+}

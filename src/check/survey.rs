@@ -1,0 +1,117 @@
+//! `--residency`: files and trees, as vmtouch(8) counts them.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::cgroups::{Charges, Groups};
+use super::residency::{self, Cache, Residency};
+
+/// What was counted.
+#[derive(Default)]
+pub struct Survey {
+    /// Files looked at.
+    pub files: u64,
+    /// Directories looked into.
+    pub directories: u64,
+    /// Pages that the files have.
+    pub pages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Pages in the cache.
+    pub resident: u64,
+    /// Of these, dirty or being written back, where the kernel tells.
+    pub dirty: u64,
+    /// Files of which the kernel does not tell.
+    pub unknown: u64,
+    /// Paths that could not be read.
+    pub failed: u64,
+    /// Resident pages by the cgroup that is charged.
+    pub charges: Charges,
+}
+
+/// What a survey tells while it goes on.
+pub enum Seen<'a> {
+    /// A file.
+    File(&'a Path, &'a Residency),
+    /// A path that could not be read, and why.
+    Failed(&'a Path, &'a io::Error),
+}
+
+impl Survey {
+    /// Looks at `paths` and everything below them; links are followed only if they are named.
+    /// `groups`: charges too.
+    pub fn of(paths: &[PathBuf], groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) -> Self {
+        let mut survey = Self::default();
+        for path in paths {
+            let result = std::fs::metadata(path).and_then(|found| match found.is_dir() {
+                true => {
+                    survey.tree(path, groups, each);
+                    Ok(())
+                }
+                false => survey.file(path, groups, each),
+            });
+            survey.note(path, result, each);
+        }
+        survey
+    }
+
+    fn note(&mut self, path: &Path, result: io::Result<()>, each: &mut dyn FnMut(Seen<'_>)) {
+        if let Err(error) = result {
+            self.failed += 1;
+            each(Seen::Failed(path, &error));
+        }
+    }
+
+    fn tree(&mut self, root: &Path, groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) {
+        // A list instead of recursion: a tree may be deeper than the stack.
+        let mut left = vec![root.to_path_buf()];
+        while let Some(directory) = left.pop() {
+            let entries = match std::fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(e) => {
+                    self.note(&directory, Err(e), each);
+                    continue;
+                }
+            };
+            self.directories += 1;
+            for entry in entries {
+                let found = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+                match found {
+                    Err(e) => self.note(&directory, Err(e), each),
+                    Ok((path, kind)) if kind.is_dir() => left.push(path),
+                    Ok((path, kind)) if kind.is_file() => {
+                        let result = self.file(&path, groups, each);
+                        self.note(&path, result, each);
+                    }
+                    Ok(_) => {} // devices, FIFOs, sockets and links have no pages of their own
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) -> io::Result<()> {
+        // Without waiting for the writer of a FIFO.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::other("it is neither a file nor a block device, and has no pages"));
+        }
+        let found = residency::of(&file)?;
+        if let Some(groups) = groups {
+            groups.charge(&file, found.bytes, &mut self.charges)?;
+        }
+        self.files += 1;
+        self.pages += found.pages;
+        self.bytes += found.bytes;
+        self.resident += found.cache.resident().unwrap_or(0);
+        match found.cache {
+            Cache::Known(stat) => self.dirty += stat.dirty + stat.write_back,
+            Cache::Resident(_) => {}
+            Cache::Unknown => self.unknown += 1,
+        }
+        each(Seen::File(path, &found));
+        Ok(())
+    }
+}

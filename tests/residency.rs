@@ -1,0 +1,266 @@
+//! --residency, --cgroups, --check-cache: what is in the cache, whose it is, and "unknown" where the
+//! kernel would lie.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::*;
+
+/// The JSON of `dio-cp --residency` for these paths.
+fn survey(words: &[&str], paths: &[&Path]) -> serde_json::Value {
+    let output = dio_cp().args(["--residency", "--json"]).args(words).args(paths).output().unwrap();
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Files with nothing, all, a part, and holes of them cached.
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let path = |name: &str| dir.join(name);
+    for (name, len) in [("empty", 0), ("byte", 1), ("cold", 3_000_001), ("hot", 3_000_001), ("part", 3_000_001)] {
+        write(&path(name), &content(len));
+        make_cold(&path(name));
+    }
+    make_hot(&path("hot"));
+    let mut some = vec![0; 100_000];
+    File::open(path("part")).unwrap().read_exact(&mut some).unwrap();
+    // Whole pages: one that was written in part is not up to date, and mincore misses it.
+    sparse(&path("sparse"), 50 << 20, &[(7 << 20, 25 * 4096)]);
+    names(dir).into_iter().filter(|name| name != "lost+found").map(|name| path(&name)).collect()
+}
+
+fn fincore(path: &Path) -> u64 {
+    tool("fincore", ["-nb".as_ref(), "-o".as_ref(), "PAGES".as_ref(), path.as_os_str()]).trim().parse().unwrap()
+}
+
+/// (resident, pages) of vmtouch's summary.
+fn vmtouch(path: &Path) -> (u64, u64) {
+    let text = tool("vmtouch", [path]);
+    let line = text.lines().find(|line| line.contains("Resident Pages")).unwrap();
+    let (resident, pages) = line.split_whitespace().nth(2).unwrap().split_once('/').unwrap();
+    (resident.parse().unwrap(), pages.parse().unwrap())
+}
+
+#[test]
+fn figures_are_those_of_fincore_and_vmtouch() {
+    needs_root_and!("fincore", "vmtouch", "losetup", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs");
+    let scratch = Scratch::new();
+    let shm = Path::new("/dev/shm").join(format!("dio-cp-residency-{}", std::process::id()));
+    fs::create_dir(&shm).unwrap();
+    let mut dirs = vec![shm.clone()];
+    let mounts: Vec<Mount> = ["ext4", "xfs", "btrfs"].map(|k| Mount::filesystem(&scratch, k, 400 << 20, 512)).into();
+    dirs.extend(mounts.iter().map(|mount| mount.at.clone()));
+    for dir in dirs {
+        let files = files_in(&dir);
+        for file in &files {
+            let found = survey(&[], &[file]);
+            let (resident, pages) = (found["resident"].as_u64().unwrap(), found["pages"].as_u64().unwrap());
+            assert_eq!((resident, pages), vmtouch(file), "{}", file.display());
+            assert_eq!(resident, fincore(file), "{}", file.display());
+        }
+        let all: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let sum: u64 = files.iter().map(|file| fincore(file)).sum();
+        assert_eq!(survey(&[], &all)["resident"].as_u64(), Some(sum));
+        let tree = survey(&["-v"], &[&dir]);
+        assert_eq!((tree["resident"].as_u64(), tree["failed"].as_u64()), (Some(sum), Some(0)));
+        assert_eq!(tree["list"].as_array().unwrap().len() as u64, tree["files"].as_u64().unwrap());
+    }
+    fs::remove_dir_all(&shm).unwrap();
+}
+
+#[test]
+fn a_page_that_is_not_up_to_date_is_counted_where_mincore_misses_it() {
+    needs_root_and!("vmtouch");
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let scratch = Scratch::new();
+    // Cutting a block zeroes the rest of it in the cache.
+    let path = scratch.file("cut", 8192);
+    make_cold(&path);
+    File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+    let found = survey(&["-v"], &[&path]);
+    assert_eq!(found["resident"].as_u64(), Some(1));
+    assert_eq!(found["list"][0]["dirty"].as_u64(), Some(1));
+    assert_eq!(vmtouch(&path).0, 0, "mincore sees it now: the difference can go");
+}
+
+#[test]
+fn what_the_kernel_does_not_tell_is_unknown_and_no_guess() {
+    needs_root_and!("setpriv", "vmtouch");
+    // A place that everybody may pass.
+    let dir = Path::new("/var/tmp").join(format!("dio-cp-unknown-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let (file, binary) = (dir.join("file"), dir.join("dio-cp"));
+    write(&file, &content(100_000));
+    make_cold(&file);
+    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    let nobody = |program: &Path, words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(words).arg(&file);
+        command.output().unwrap()
+    };
+    let output = nobody(&binary, &["--residency", "-v", "--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((found["unknown"].as_u64(), found["resident"].as_u64()), (Some(1), Some(0)));
+    assert!(found["list"][0]["resident"].is_null());
+    // vmtouch believes mincore, and says 100 %.
+    let said = String::from_utf8(nobody(Path::new("vmtouch"), &[]).stdout).unwrap();
+    assert!(said.contains("25/25"), "{said}");
+    let said = String::from_utf8(nobody(&binary, &["--residency", "-v"]).stdout).unwrap();
+    assert!(said.contains("unknown/25") && said.contains("1 files of which the kernel does not tell"), "{said}");
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_path_that_cannot_be_read_is_named_and_the_others_are_counted() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good", 10_000);
+    let (fifo, missing) = (scratch.path("fifo"), scratch.path("missing"));
+    tool("mkfifo", [&fifo]);
+    let paths = [missing.as_path(), &fifo, Path::new("/dev/null"), &good];
+    let output = dio_cp().arg("--residency").args(paths).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("missing") && said.contains("fifo") && said.contains("/dev/null"), "{said}");
+    assert!(said.contains("3 paths could not be read"), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Files: 1"), "{output:?}");
+    assert_eq!(survey(&[], &paths)["failed"].as_u64(), Some(3));
+    // In a tree they are passed over: nobody named them.
+    assert_eq!(survey(&[], &[&scratch.0])["failed"].as_u64(), Some(0));
+    fails(2, ["--residency"]);
+    fails(2, ["--cgroups".as_ref(), good.as_os_str()]);
+    fails(2, ["--residency".as_ref(), "--verify".as_ref(), good.as_os_str()]);
+}
+
+#[test]
+fn files_that_grow_devices_and_huge_holes_are_no_trouble() {
+    needs_root_and!("losetup");
+    let scratch = Scratch::new();
+    let growing = scratch.file("growing", 10_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::options().append(true).open(&growing).unwrap();
+            for _ in 0..200 {
+                file.write_all(&content(5000)).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(survey(&[], &[&growing])["failed"].as_u64(), Some(0));
+        }
+    });
+    let huge = scratch.path("huge");
+    sparse(&huge, 10 << 40, &[(5 << 40, 4096)]);
+    let found = survey(&["--cgroups"], &[&huge]);
+    assert!(found["seconds"].as_f64().unwrap() < 5.0 && found["pages"].as_u64() == Some((10 << 40) / 4096));
+    let disk = Loop::new(&scratch, 8 << 20, 512);
+    // Kept open: the last to close a device drops its pages.
+    let mut open = File::open(&disk.device).unwrap();
+    std::io::copy(&mut open, &mut std::io::sink()).unwrap();
+    assert!(survey(&[], &[&disk.device])["resident"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn pages_are_told_by_the_cgroup_that_is_charged() {
+    needs_root_and!("cat");
+    let root = Path::new("/sys/fs/cgroup");
+    let v2 = fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|c| c.contains("memory"));
+    let parent = if v2 { root.to_path_buf() } else { root.join("memory") };
+    let name = format!("dio-cp-charged-{}", std::process::id());
+    if !Path::new("/proc/kpagecgroup").exists() || fs::create_dir(parent.join(&name)).is_err() {
+        return skip("needs memory cgroups and /proc/kpagecgroup");
+    }
+    let scratch = Scratch::new();
+    let file = scratch.file("file", 4 << 20);
+    make_cold(&file);
+    let procs = parent.join(&name).join("cgroup.procs");
+    let line = format!("echo $$ > {} && exec cat {} > /dev/null", procs.display(), file.display());
+    tool("sh", ["-c", &line]);
+    let found = survey(&["--cgroups"], &[&file]);
+    let charges = found["cgroups"].as_array().unwrap();
+    let own = charges.iter().find(|charge| charge["path"] == format!("/{name}")).unwrap_or_else(|| panic!("{found}"));
+    assert_eq!(own["pages"].as_u64(), Some(1024), "{found}");
+    assert_eq!(charges.iter().map(|c| c["pages"].as_u64().unwrap()).sum::<u64>(), found["resident"].as_u64().unwrap());
+    let said = copies(["--residency".as_ref(), "--cgroups".as_ref(), file.as_os_str()]);
+    assert_eq!(said, "");
+    make_cold(&file);
+    fs::remove_dir(parent.join(&name)).unwrap();
+    if has_tool("setpriv") {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+        let binary = Path::new("/dev/shm").join(format!("dio-cp-cgroups-{}", std::process::id()));
+        fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+        let output = command.arg(&binary).args(["--residency", "--cgroups", "/dev/shm"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        fs::remove_file(&binary).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("/proc/kpagecgroup") || said.contains("/proc/self/pagemap"), "{said}");
+    }
+}
+
+#[test]
+fn check_cache_reports_and_fails_if_pages_stay() {
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 20 << 20), scratch.path("dst"));
+    let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
+    make_cold(&src);
+    let said = copies(["--check-cache", s, d]);
+    assert!(
+        said.contains("pages of the source in the cache: 0 before, 0 at most (sampled every 10 ms), 0 after"),
+        "{said}"
+    );
+    assert!(said.contains("pages of the destination in the cache: 0 before"), "{said}");
+    for (words, left) in
+        [(vec!["--direct", "never"], "left 5120 pages"), (vec!["--direct", "never", "--no-sync"], "left")]
+    {
+        make_cold(&src);
+        let said = fails(5, [&["--check-cache"][..], &words, &[s, d]].concat());
+        assert!(said.contains(left) && said.contains("the copy is done"), "{said}");
+        same(&dst, &content(20 << 20));
+    }
+    // What was there before is nobody's fault.
+    make_hot(&src);
+    let said = copies(["--check-cache", s, d]);
+    assert!(said.contains("5120 before"), "{said}");
+    // In place, in pages that were cached: they go, which is no sin.
+    make_hot(&dst);
+    File::options().write(true).open(&dst).unwrap().write_all_at(b"x", 0).unwrap();
+    copies(["--check-cache", "--in-place", s, d]);
+    let output = run(["-q", "--check-cache", "--json", s, d]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["cache"]["destination"]["after"].as_u64(), Some(0));
+    let mut command = dio_cp();
+    command.args(["--check-cache", "-", d]);
+    assert!(feed(command, &content(100_000), 5000).status.success());
+    fails(2, ["--check-cache", "-", "-"]);
+}
+
+#[test]
+fn residency_json_has_every_field_that_the_man_page_has() {
+    let scratch = Scratch::new();
+    let file = scratch.file("file", 5000);
+    let found = survey(&["-v"], &[&file]);
+    let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
+    let section = man.split(".SH \"RESIDENCY\"").nth(1).unwrap().split(".SH").next().unwrap();
+    let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
+    let mut described: Vec<_> = terms.flat_map(|line| line.trim_end_matches("\\fR").split(", ")).collect();
+    described.sort_unstable();
+    let mut fields: Vec<_> = found.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, described);
+    for field in found["list"][0].as_object().unwrap().keys() {
+        assert!(section.contains(&field.replace('-', "\\-")), "{field}");
+    }
+    // A reader that goes away ends it quietly.
+    let line = format!("{} --residency -v /usr/lib /usr/share | head -n 1", env!("CARGO_BIN_EXE_dio-cp"));
+    let output = Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("Broken pipe"));
+}
