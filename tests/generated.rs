@@ -149,7 +149,7 @@ fn the_man_page_is_made_from_the_definition() {
         &mut text,
         "VERIFY",
         &["For --verify a digest of each block is kept, not the data: 32 bytes a block, 8 MiB per TiB at the \
-           default block size. What is read back comes from the medium, past the page cache, where direct I/O is \
+           default block size, and twice that at most while the list grows. What is read back comes from the medium, past the page cache, where direct I/O is \
            to be had."],
     );
     terms(&mut text, "EXAMPLES", &EXAMPLES);
