@@ -8,21 +8,45 @@ pub mod residency;
 pub mod survey;
 pub mod watch;
 
-use crate::block::Block;
-use crate::job::Algorithm;
-use digest::Digest;
+use std::path::Path;
+
+use crate::block::{Block, Layout};
+use crate::error::{Error, Result};
+use crate::job::{Algorithm, Job};
+use digest::{Digest, hex};
 use readback::Ledger;
 
+/// A digest, and by which function.
+pub type Named = (Algorithm, Vec<u8>);
+
 /// What looks at every block on its way, after it was read and before it is written.
-#[derive(Default)]
 pub struct Taps {
     /// For --checksum.
-    pub digest: Option<(Algorithm, Digest)>,
+    digest: Option<(Algorithm, Digest)>,
+    /// What the digest must be.
+    expected: Option<Vec<u8>>,
     /// For --verify.
-    pub ledger: Option<Ledger>,
+    ledger: Option<Ledger>,
 }
 
 impl Taps {
+    /// What `job` asks for. A checksum list is read now.
+    pub fn new(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<Self> {
+        let mut taps = Self { digest: None, expected: None, ledger: job.verify.then(Ledger::default) };
+        let Some(checksum) = &job.checksum else { return Ok(taps) };
+        let mut algorithm = checksum.algorithm;
+        taps.expected = checksum.expected.clone();
+        if let Some(list) = &checksum.list {
+            let text = std::fs::read(list).map_err(|e| Error::io("reading", list, e))?;
+            let found = list::look_up(&String::from_utf8_lossy(&text), &[source, destination], algorithm);
+            let (known, digest) = found.map_err(|why| Error::content(list, why))?;
+            (algorithm, taps.expected) = (Some(known), Some(digest));
+        }
+        let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
+        taps.digest = Some((algorithm, Digest::new(algorithm, layout)));
+        Ok(taps)
+    }
+
     /// Looks at a block. Called by several workers at once.
     pub fn see(&self, block: &Block) {
         if let Some(ledger) = &self.ledger {
@@ -38,5 +62,17 @@ impl Taps {
         if let Some((_, digest)) = &self.digest {
             digest.shut();
         }
+    }
+
+    /// All blocks were seen: gives the digest and the ledger. Fails if the digest is not the one that is
+    /// required of `name`.
+    pub fn finish(self, name: &Path) -> Result<(Option<Named>, Option<Ledger>)> {
+        let Some((algorithm, digest)) = self.digest else { return Ok((None, self.ledger)) };
+        let found = digest.finish();
+        if let Some(expected) = self.expected.filter(|expected| *expected != found) {
+            let (algorithm, found, expected) = (algorithm.name(), hex(&found), hex(&expected));
+            return Err(Error::content(name, format!("its {algorithm} digest is {found}, and {expected} is required")));
+        }
+        Ok((Some((algorithm, found)), self.ledger))
     }
 }

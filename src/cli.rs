@@ -34,7 +34,7 @@ pub struct Cli {
     pub destination: Option<OsString>,
 
     /// With --residency: more files and trees
-    #[arg(value_name = "PATH", value_hint = clap::ValueHint::AnyPath, requires = "residency")]
+    #[arg(value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub more: Vec<OsString>,
 
     /// Bytes per read and write

@@ -11,23 +11,18 @@
 //! fails shuts the turnstile, and the others stop at their next block.
 
 use std::fs::File;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
-use crate::check::digest::{self, Digest};
-use crate::check::readback::{Ledger, Mismatch};
-use crate::check::watch::{self, Course, Watched};
-use crate::check::{Taps, list};
+use crate::check::Taps;
+use crate::check::watch::{Course, Watch};
 use crate::destination::{self, Destination};
-use crate::direct::{DirectReader, Traffic, Written};
+use crate::direct::{Traffic, Written};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
-use crate::origin::Origin;
 use crate::source::{self, Source};
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
@@ -85,39 +80,33 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     let chosen =
         vec![format!("{}: {}", quoted(&from.name), source.describe()), format!("{}: {}", quoted(&name), to.describe())];
     chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
-    let (taps, expected) = taps(job, &layout, &from.name, &name)?;
+    let taps = Taps::new(job, &layout, &from.name, &name)?;
 
     if length.is_some_and(|length| length > job.block_size as u64) {
         observer.event(Event::Phase(Phase::Reserving));
         source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
     }
     observer.event(Event::Start(length));
-    let watched = match job.check_cache {
-        true => (watch(&from.name, Some(&from.file).filter(|_| has_pages(&from)))?, watch(&name, to.file())?),
-        false => (None, None),
-    };
+    let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth as u64) as usize;
-    let moved = sampled(&watched, || run(workers, &layout, &*source, &*to, &taps, observer))?;
+    let moved = watch.during(|| run(workers, &layout, &*source, &*to, &taps, observer))?;
     let copying = started.elapsed();
 
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
-    let Taps { digest, ledger } = taps;
-    let digest = digest.map(|(algorithm, digest)| (algorithm, digest.finish()));
-    require(&name, digest.as_ref(), expected.as_deref())?;
+    let (digest, mut ledger) = taps.finish(&name)?;
     observer.event(Event::Phase(Phase::Syncing));
     let mut verifying = Duration::ZERO;
-    let mut ledger = ledger;
     let mut inspect = |file: &File, base| {
         let Some(ledger) = ledger.take() else { return Ok(()) };
         observer.event(Event::Phase(Phase::Verifying));
         let began = Instant::now();
-        verify(job, &name, file, base, ledger)?;
+        ledger.verify(job, &name, file, base)?;
         verifying = began.elapsed();
         Ok(())
     };
-    let finished = sampled(&watched, || to.finish(&from, &mut inspect))?;
-    let cache = (watched.0.as_ref().map(Watched::course), watched.1.as_ref().map(Watched::course));
+    let finished = watch.during(|| to.finish(&from, &mut inspect))?;
+    let cache = watch.courses();
     let (read, why) = source.traffic();
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
@@ -144,79 +133,6 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         cache,
         chosen,
         notes,
-    })
-}
-
-/// What looks at the blocks, and the digest that they must have.
-fn taps(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<(Taps, Option<Vec<u8>>)> {
-    let mut taps = Taps { digest: None, ledger: job.verify.then(Ledger::default) };
-    let Some(checksum) = &job.checksum else { return Ok((taps, None)) };
-    let (mut algorithm, mut expected) = (checksum.algorithm, checksum.expected.clone());
-    if let Some(list) = &checksum.list {
-        let text = std::fs::read(list).map_err(|e| Error::io("reading", list, e))?;
-        let text = String::from_utf8_lossy(&text);
-        let found = list::look_up(&text, &[source, destination], algorithm);
-        let (known, digest) = found.map_err(|why| Error::content(list, why))?;
-        (algorithm, expected) = (Some(known), Some(digest));
-    }
-    let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
-    taps.digest = Some((algorithm, Digest::new(algorithm, layout)));
-    Ok((taps, expected))
-}
-
-/// Fails unless the digest is the expected one.
-fn require(name: &Path, digest: Option<&(Algorithm, Vec<u8>)>, expected: Option<&[u8]>) -> Result<()> {
-    match (digest, expected) {
-        (Some((algorithm, found)), Some(expected)) if found != expected => {
-            let (algorithm, found, expected) = (algorithm.name(), digest::hex(found), digest::hex(expected));
-            Err(Error::content(name, format!("its {algorithm} digest is {found}, and {expected} is required")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads the destination back and compares.
-fn verify(job: &Job, name: &Path, file: &File, base: u64, ledger: Ledger) -> Result<()> {
-    let fail = |e| Error::io("reading back", name, e);
-    let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
-    let compared = ledger.compare(&reader, base, job.queue_depth, job.block_size);
-    let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
-    reader.finish().map_err(fail)?;
-    let Some(Mismatch { first, blocks, of }) = mismatch else { return Ok(()) };
-    let why = format!(
-        "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
-        base + first
-    );
-    Err(Error::content(name, why).hint("the disk, its cable or its memory is failing: do not trust it with this copy"))
-}
-
-/// True for a source whose pages can be counted.
-fn has_pages(from: &Origin) -> bool {
-    from.metadata.is_file() || from.metadata.file_type().is_block_device()
-}
-
-fn watch(name: &Path, file: Option<&File>) -> Result<Option<Watched>> {
-    file.map(|file| Watched::new(file).map_err(|e| Error::io("looking at the cache of", name, e))).transpose()
-}
-
-/// Does `work` while a thread looks at the cache now and then.
-fn sampled<T>(watched: &(Option<Watched>, Option<Watched>), work: impl FnOnce() -> T) -> T {
-    let files: Vec<&Watched> = [&watched.0, &watched.1].into_iter().flatten().collect();
-    if files.is_empty() {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let (done, wait) = mpsc::channel::<()>();
-        let sample = move || {
-            while wait.recv_timeout(watch::SAMPLE) == Err(RecvTimeoutError::Timeout) {
-                files.iter().for_each(|file| file.sample());
-            }
-        };
-        // Without a thread to spare the peak is what is seen at the end.
-        let _ = std::thread::Builder::new().spawn_scoped(scope, sample);
-        let result = work();
-        drop(done);
-        result
     })
 }
 

@@ -17,6 +17,11 @@ const MOST_WORKERS: u64 = 1024;
 
 /// Validates the arguments. Every error says what would be right.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
+    if let Some(word) = cli.more.first() {
+        let word = quoted(std::path::Path::new(word));
+        return Err(Error::usage(format!("unexpected argument {word}: a copy has one SRC and one DST"))
+            .hint("one dio-cp for each file; --residency takes many"));
+    }
     let to = cli.destination.as_deref().unwrap_or_default();
     let (source, destination) = (end(&cli.source)?, end(to)?);
     let block_size = size("--block-size", &cli.block_size)?;

@@ -126,13 +126,6 @@ impl Standing {
     }
 }
 
-/// A file that gets its name at the end.
-pub(crate) struct Unpublished {
-    pub file: File,
-    pub refused: Option<String>,
-    pub temporary: Option<PathBuf>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -359,6 +360,7 @@ pub fn link(file: &File, name: &Path) -> io::Result<()> {
 /// does not replace. A child does both calls, in a session of its own, so that a SIGKILL for this
 /// process or its group does not fall between them; it costs a fork.
 pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
+    let name = to;
     let (from, between, to) = (path(&fd_path(file))?, path(between)?, path(to)?);
     let (from, between, to) = (from.as_ptr(), between.as_ptr(), to.as_ptr());
     let work = || {
@@ -387,8 +389,14 @@ pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
         child => {
             let mut status = 0;
             // SAFETY: `status` outlives the call.
-            retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) }))?;
-            if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { libc::EINTR }
+            match retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) })) {
+                Ok(_) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
+                // Killed alone, or nobody keeps its status (SIGCHLD is ignored): look what it did.
+                _ => match (file.metadata(), std::fs::metadata(name)) {
+                    (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()) => 0,
+                    _ => libc::ECHILD,
+                },
+            }
         }
     };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }

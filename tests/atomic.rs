@@ -440,3 +440,14 @@ fn a_source_that_changes_meanwhile_is_told() {
     assert!(child.wait().unwrap().success());
     assert!(stderr(&mut child).contains("changed while it was copied"));
 }
+
+#[test]
+fn a_parent_that_ignores_its_children_does_not_matter() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
+    write(&dst, b"old");
+    let line = format!("trap '' CHLD; exec {} -q {} {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
+    tool("bash", ["-c", &line]);
+    same(&dst, &content(5000));
+    assert_eq!(scratch.names(), ["dst", "src"]);
+}

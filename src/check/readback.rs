@@ -3,11 +3,15 @@
 //! Not the data are kept for that but a digest of each block: 32 bytes a block, which is 8 MiB per
 //! TiB at the default block size (twice that at most, while the list grows).
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::Block;
 use crate::direct::{AlignedBuffer, DirectReader};
+use crate::error::{Error, Result};
+use crate::job::Job;
 
 /// Enough of a BLAKE3 digest to tell any two blocks apart that were not made to collide.
 const BYTES: usize = 16;
@@ -22,19 +26,21 @@ struct Entry {
 /// No digest of data that anybody will ever see.
 const HOLE: [u8; BYTES] = [0; BYTES];
 
+/// Where in the file reading failed, and why.
+type Failed = (u64, std::io::Error);
+
 /// What was read from the source, block by block.
 #[derive(Default)]
 pub struct Ledger(Mutex<Vec<Entry>>);
 
 /// Where the medium holds something else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
+struct Mismatch {
     /// Offset in the copy of the first block that differs.
-    pub first: u64,
+    first: u64,
     /// How many blocks differ.
-    pub blocks: usize,
+    blocks: usize,
     /// Out of so many.
-    pub of: usize,
+    of: usize,
 }
 
 impl Ledger {
@@ -45,22 +51,38 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
+    /// Reads `file` back, where the copy begins at `base`. Fails if it is not what was read from the
+    /// source.
+    pub fn verify(self, job: &Job, name: &Path, file: &File, base: u64) -> Result<()> {
+        let fail = |e| Error::io("reading back", name, e);
+        let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        let compared = self.compare(&reader, base, job.queue_depth, job.block_size);
+        let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
+        reader.finish().map_err(fail)?;
+        let Some(Mismatch { first, blocks, of }) = mismatch else { return Ok(()) };
+        let why = format!(
+            "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
+            base + first
+        );
+        Err(Error::content(name, why).hint("another disk: this one, its cable or its memory is failing"))
+    }
+
     /// Reads every block back with `workers` threads, `base` bytes further on than it was in the
     /// copy, and compares. Fails with the offset in the file where reading failed.
-    pub fn compare(
+    fn compare(
         self,
         reader: &DirectReader,
         base: u64,
         workers: usize,
         block_size: usize,
-    ) -> Result<Option<Mismatch>, (u64, std::io::Error)> {
+    ) -> std::result::Result<Option<Mismatch>, Failed> {
         let mut entries = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         entries.sort_unstable_by_key(|entry| entry.offset);
         let next = Mutex::new(entries.iter());
         let (failed, stop) = (Mutex::new(None), AtomicBool::new(false));
         let wrong: Mutex<Vec<u64>> = Mutex::default();
         let work = || {
-            let result = || -> Result<(), (u64, std::io::Error)> {
+            let result = || -> std::result::Result<(), Failed> {
                 let room = reader.room(0, block_size);
                 let mut buffer = AlignedBuffer::new(room).map_err(|e| (base, e))?;
                 loop {
@@ -100,7 +122,7 @@ fn holds(
     base: u64,
     entry: &Entry,
     block_size: usize,
-) -> Result<bool, (u64, std::io::Error)> {
+) -> std::result::Result<bool, Failed> {
     let mut done = 0;
     while done < entry.len {
         let at = base + entry.offset + done;

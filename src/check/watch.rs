@@ -2,10 +2,15 @@
 //! after the copy.
 
 use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::residency;
+use crate::error::{Error, Result};
+use crate::origin::Origin;
 
 /// How often it looks during the copy. What comes and goes in between is not seen.
 pub const SAMPLE: Duration = Duration::from_millis(10);
@@ -28,16 +33,60 @@ impl Course {
     }
 }
 
+/// Source and destination under observation, as far as they have pages.
+#[derive(Default)]
+pub struct Watch {
+    source: Option<Watched>,
+    destination: Option<Watched>,
+}
+
+impl Watch {
+    /// Begins with what is there now.
+    pub fn new(from: &Origin, name: &Path, to: Option<&File>) -> Result<Self> {
+        let kind = from.metadata.file_type();
+        let source = (kind.is_file() || kind.is_block_device()).then_some(&from.file);
+        let watch = |name: &Path, file: Option<&File>| {
+            file.map(|file| Watched::new(file).map_err(|e| Error::io("looking at the cache of", name, e))).transpose()
+        };
+        Ok(Self { source: watch(&from.name, source)?, destination: watch(name, to)? })
+    }
+
+    /// Does `work` while a thread looks at the cache now and then.
+    pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let files: Vec<&Watched> = [&self.source, &self.destination].into_iter().flatten().collect();
+        if files.is_empty() {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let (done, wait) = mpsc::channel::<()>();
+            let sample = move || {
+                while wait.recv_timeout(SAMPLE) == Err(RecvTimeoutError::Timeout) {
+                    files.iter().for_each(|file| file.sample());
+                }
+            };
+            // Without a thread to spare the peak is what is seen at the end.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, sample);
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
+    /// How it went, of the source and of the destination.
+    pub fn courses(&self) -> (Option<Course>, Option<Course>) {
+        (self.source.as_ref().map(Watched::course), self.destination.as_ref().map(Watched::course))
+    }
+}
+
 /// One file under observation.
-pub struct Watched {
+struct Watched {
     file: File,
     before: Option<u64>,
     peak: AtomicU64,
 }
 
 impl Watched {
-    /// Begins with what is there now.
-    pub fn new(file: &File) -> std::io::Result<Self> {
+    fn new(file: &File) -> std::io::Result<Self> {
         let watched = Self { file: file.try_clone()?, before: None, peak: AtomicU64::new(0) };
         let before = watched.now();
         Ok(Self { before, ..watched })
@@ -47,13 +96,11 @@ impl Watched {
         residency::of(&self.file).ok()?.cache.resident()
     }
 
-    /// Looks once.
-    pub fn sample(&self) {
+    fn sample(&self) {
         self.peak.fetch_max(self.now().unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// How it went.
-    pub fn course(&self) -> Course {
+    fn course(&self) -> Course {
         self.sample();
         Course { before: self.before, peak: self.peak.load(Ordering::Relaxed), after: self.now() }
     }

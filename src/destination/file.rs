@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::publish::{self, sync_directory};
+use super::publish::{self, Unpublished, sync_directory};
 use super::{Destination, Finished, Inspect, attributes};
 use crate::block::Block;
 use crate::direct::{self, DirectWriter};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::origin::Origin;
-use crate::standing::{Standing, Unpublished};
+use crate::standing::Standing;
 use crate::sys;
 use crate::turnstile::Turnstile;
 

@@ -10,8 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::direct::{self, Direct};
 use crate::error::{Error, Result, quoted};
-use crate::standing::{Standing, Unpublished};
+use crate::standing::Standing;
 use crate::sys;
+
+/// A file that gets its name at the end.
+pub struct Unpublished {
+    pub file: File,
+    pub refused: Option<String>,
+    pub temporary: Option<PathBuf>,
+}
 
 /// The directory part of `path`, "." if it has none.
 pub fn directory_of(path: &Path) -> &Path {
