@@ -96,7 +96,7 @@ fn the_process_stays_under_24_mib_whatever_the_size() {
         assert!(output.status.success(), "{said}");
         said.trim().parse::<u64>().unwrap()
     };
-    let (small, large) = (scratch.file("small", 20 << 20), scratch.file("large", 400 << 20));
+    let (small, large) = (scratch.file("small", 100 << 20), scratch.file("large", 400 << 20));
     let (at_small, at_large) = (peak(&small), peak(&large));
     assert!(at_large < 24 << 10, "{at_large} KiB");
     assert!(at_large < at_small + 1024, "{at_small} KiB grew to {at_large} KiB");
