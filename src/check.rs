@@ -8,6 +8,7 @@ pub mod residency;
 pub mod survey;
 pub mod watch;
 
+use std::io::Read;
 use std::path::Path;
 
 use crate::block::{Block, Layout};
@@ -15,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::job::{Algorithm, Job};
 use digest::{Digest, hex};
 use readback::Ledger;
+
+/// Bytes that no checksum list reaches.
+const LONGEST_LIST: u64 = 64 << 20;
 
 /// A digest, and by which function.
 pub type Named = (Algorithm, Vec<u8>);
@@ -25,6 +29,8 @@ pub struct Taps {
     digest: Option<(Algorithm, Digest)>,
     /// What the digest must be.
     expected: Option<Vec<u8>>,
+    /// The algorithm is that of a list which does not name it.
+    guessed: bool,
     /// For --verify.
     ledger: Option<Ledger>,
 }
@@ -32,14 +38,27 @@ pub struct Taps {
 impl Taps {
     /// What `job` asks for. A checksum list is read now.
     pub fn new(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<Self> {
-        let mut taps = Self { digest: None, expected: None, ledger: job.verify.then(Ledger::default) };
+        let mut taps = Self { digest: None, expected: None, guessed: false, ledger: job.verify.then(Ledger::default) };
         let Some(checksum) = &job.checksum else { return Ok(taps) };
         let mut algorithm = checksum.algorithm;
         taps.expected = checksum.expected.clone();
         if let Some(list) = &checksum.list {
-            let text = std::fs::read(list).map_err(|e| Error::io("reading", list, e))?;
-            let found = list::look_up(&String::from_utf8_lossy(&text), &[source, destination], algorithm);
+            let fail = |e| Error::io("reading", list, e);
+            // A list is short; what is longer is something else.
+            let mut text = Vec::new();
+            let file = std::fs::File::open(list).map_err(fail)?;
+            file.take(LONGEST_LIST).read_to_end(&mut text).map_err(fail)?;
+            if text.len() as u64 == LONGEST_LIST {
+                return Err(Error::failed("reading", list, "it is too long for a checksum list"));
+            }
+            // sha256sum calls standard input "-".
+            let names = [source, destination].map(|name| match name.to_str() {
+                Some("standard input" | "standard output") => Path::new("-"),
+                _ => name,
+            });
+            let found = list::look_up(&text, &names, algorithm);
             let (known, digest) = found.map_err(|why| Error::content(list, why))?;
+            taps.guessed = algorithm.is_none();
             (algorithm, taps.expected) = (Some(known), Some(digest));
         }
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
@@ -71,7 +90,12 @@ impl Taps {
         let found = digest.finish();
         if let Some(expected) = self.expected.filter(|expected| *expected != found) {
             let (algorithm, found, expected) = (algorithm.name(), hex(&found), hex(&expected));
-            return Err(Error::content(name, format!("its {algorithm} digest is {found}, and {expected} is required")));
+            let why = format!("its {algorithm} digest is {found}, and {expected} is required");
+            let hint = "--checksum blake3 beside --checksum-file, if b3sum made the list";
+            return Err(match self.guessed && algorithm == "sha256" {
+                true => Error::content(name, why).hint(hint),
+                false => Error::content(name, why),
+            });
         }
         Ok((Some((algorithm, found)), self.ledger))
     }

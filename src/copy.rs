@@ -55,6 +55,8 @@ pub struct Report {
     /// What of the source and of the destination was in the cache, if it was asked for and they are
     /// files or devices.
     pub cache: (Option<Course>, Option<Course>),
+    /// The medium was read back, and holds what was written.
+    pub verified: bool,
     /// What was chosen, and why.
     pub chosen: Vec<String>,
     /// What the user should know: what did not go direct, what changed meanwhile.
@@ -82,12 +84,12 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
     let taps = Taps::new(job, &layout, &from.name, &name)?;
 
+    let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     if length.is_some_and(|length| length > job.block_size as u64) {
         observer.event(Event::Phase(Phase::Reserving));
         source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
     }
     observer.event(Event::Start(length));
-    let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth as u64) as usize;
     let moved = watch.during(|| run(workers, &layout, &*source, &*to, &taps, observer))?;
@@ -96,12 +98,12 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
     let (digest, mut ledger) = taps.finish(&name)?;
     observer.event(Event::Phase(Phase::Syncing));
-    let mut verifying = Duration::ZERO;
+    let (mut verifying, mut unverified) = (Duration::ZERO, None);
     let mut inspect = |file: &File, base| {
         let Some(ledger) = ledger.take() else { return Ok(()) };
         observer.event(Event::Phase(Phase::Verifying));
         let began = Instant::now();
-        ledger.verify(job, &name, file, base)?;
+        unverified = ledger.verify(job, &name, file, base)?;
         verifying = began.elapsed();
         Ok(())
     };
@@ -111,6 +113,8 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
     notes.extend(finished.notes);
+    let verified = job.verify && unverified.is_none();
+    notes.extend(unverified);
     if let Some(pages) = finished.written.cached_pages.filter(|pages| *pages > 0) {
         notes.push(format!("{pages} pages of {} are in the page cache", quoted(&name)));
     }
@@ -131,6 +135,7 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         destination,
         alignment,
         cache,
+        verified,
         chosen,
         notes,
     })

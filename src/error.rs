@@ -60,6 +60,11 @@ impl Error {
         error
     }
 
+    /// What remains to be said after each failure was told.
+    pub fn summary(why: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, String::new(), why)
+    }
+
     /// Something that dio-cp itself found wrong with `path`.
     pub fn failed(doing: &str, path: &Path, why: impl Into<String>) -> Self {
         Self::new(Kind::Failed, format!("{doing} {}", quoted(path)), why)

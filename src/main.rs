@@ -2,7 +2,10 @@
 
 mod signals;
 
+use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use clap::Parser;
 use dio_cp::cli::{Cli, Progress};
 use dio_cp::output::{Display, Shown, SurveyOptions, cache_lines, digest_line, json, last_line, require_clean, survey};
-use dio_cp::{End, Error, Job, Report, Result, Standing, options, sys};
+use dio_cp::{Error, Job, Report, Result, Standing, options, sys};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
 
@@ -52,6 +55,9 @@ fn look(cli: &Cli) -> Result<()> {
 
 fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> Result<(Job, Report)> {
     let job = options::job(cli, sys::umask())?;
+    if sys::was_closed(1) && (cli.json || job.checksum.is_some()) {
+        return Err(Error::failed("writing the report to", Path::new("standard output"), "it is closed"));
+    }
     // A file size limit is then an error with a name, and not the end of the program.
     sys::ignore_signal(SIGXFSZ);
     signals::watch(display.clone(), standing.clone())
@@ -70,17 +76,19 @@ fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> 
         _ => asked.to_path_buf(),
     };
     let line = match cli.json {
-        true => Some(json(report, job)),
-        false => digest_line(report, &name.to_string_lossy()),
+        true => Some(json(report, job).into_bytes()),
+        false => digest_line(report, name.as_os_str()),
     };
     if let Some(line) = line {
-        let written = match job.destination {
-            End::Standard => writeln!(std::io::stderr(), "{line}"),
-            End::Path(_) => writeln!(std::io::stdout(), "{line}"),
+        let line = [&line[..], b"\n"].concat();
+        // Where standard output is where the bytes went, whatever it was called.
+        let (written, where_to) = match is_standard_output(&report.destination) {
+            true => (std::io::stderr().write_all(&line), "standard error"),
+            false => (std::io::stdout().write_all(&line), "standard output"),
         };
         written.map_err(|e| match e.kind() {
-            ErrorKind::BrokenPipe => Error::broken_pipe(Path::new("standard output")),
-            _ => Error::io("writing the report to", Path::new("standard output"), e),
+            ErrorKind::BrokenPipe => Error::broken_pipe(Path::new(where_to)),
+            _ => Error::io("writing the report to", Path::new(where_to), e),
         })?;
     }
     if !cli.quiet {
@@ -92,7 +100,14 @@ fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> 
         }
         display.print(&last_line(report.bytes, report.elapsed));
     }
-    require_clean(report, Path::new(&cli.source))
+    require_clean(report, job, Path::new(&cli.source))
+}
+
+/// True for "-", /dev/stdout and the like.
+fn is_standard_output(destination: &Path) -> bool {
+    let own = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+    destination == Path::new("standard output")
+        || matches!((own, destination.metadata()), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
 fn display(cli: &Cli) -> Display {

@@ -52,7 +52,6 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         (source == End::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
         (to_stream && cli.verify, "--verify", "standard output cannot be read back"),
         (to_stream && cli.json, "--json", "standard output is where the bytes go"),
-        (to_stream && source == End::Standard && cli.check_cache, "--check-cache", "streams have no pages"),
         (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
         (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),

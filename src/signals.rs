@@ -27,10 +27,12 @@ pub fn watch(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<
                 aside(Duration::ZERO, move || display.print(&display.line()));
                 continue;
             }
-            // If the copy has ended by itself there is nothing to clean up, and nothing to say.
             if standing.claim() {
                 let (display, left) = (display.clone(), standing.abandon());
                 aside(LAST_WORDS, move || last_words(&display, signal, left));
+            } else {
+                // The copy has ended by itself, and is saying so.
+                std::thread::sleep(LAST_WORDS);
             }
             let _ = emulate_default_handler(signal);
             std::process::exit(128 + signal);

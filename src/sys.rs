@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -23,6 +23,9 @@ const RWF_DONTCACHE: libc::c_int = 0x80; // Linux 6.14, include/uapi/linux/fs.h
 const SYS_CACHESTAT: libc::c_long = 451; // Linux 6.5, the same number on every architecture
 const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601u32 as libc::Ioctl; // _IOR('f', 1, long)
 const BLKSSZGET: libc::Ioctl = 0x1268; // _IO(0x12, 104)
+// _IOR(0x12, 114, size_t)
+const BLKGETSIZE64: libc::Ioctl =
+    if cfg!(target_pointer_width = "64") { 0x8008_1272u32 } else { 0x8004_1272u32 } as libc::Ioctl;
 
 /// Superblock magic numbers (statfs(2)) of filesystems that keep their files in memory.
 pub const MEMORY_FILESYSTEMS: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
@@ -167,6 +170,18 @@ pub fn sector_size(device: &File) -> io::Result<u32> {
     // SAFETY: BLKSSZGET writes one int, to `size`, which outlives the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BLKSSZGET, &mut size) })?;
     u32::try_from(size).map_err(io::Error::other)
+}
+
+/// Length of a file or block device in bytes, without moving the position that others may share.
+pub fn length(file: &File) -> io::Result<u64> {
+    let found = file.metadata()?;
+    if !found.file_type().is_block_device() {
+        return Ok(found.len());
+    }
+    let mut bytes = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64, to `bytes`, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &mut bytes) })?;
+    Ok(bytes)
 }
 
 /// Inode flags as chattr(1) sets them; None where the filesystem has none.
@@ -391,10 +406,15 @@ pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
             // SAFETY: `status` outlives the call.
             match retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) })) {
                 Ok(_) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
-                // Killed alone, or nobody keeps its status (SIGCHLD is ignored): look what it did.
+                // Killed alone, or nobody keeps its status (SIGCHLD is ignored): look what it did, and
+                // do what it did not.
                 _ => match (file.metadata(), std::fs::metadata(name)) {
                     (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()) => 0,
-                    _ => libc::ECHILD,
+                    _ => {
+                        // SAFETY: the string ends in NUL and outlives the call. It may not be there.
+                        unsafe { libc::unlink(between) };
+                        work()
+                    }
                 },
             }
         }

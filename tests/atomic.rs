@@ -456,3 +456,19 @@ fn a_parent_that_ignores_its_children_does_not_matter() {
     same(&dst, &content(5000));
     assert_eq!(scratch.names(), ["dst", "src"]);
 }
+
+#[test]
+fn what_a_killed_child_did_not_do_is_done_all_the_same() {
+    needs_root_and!("strace");
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
+    write(&dst, b"old");
+    // The child that names the file dies before its rename; the parent has a rename of its own.
+    let words =
+        ["-f", "-qq", "-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:signal=KILL:retval=0:when=1"];
+    let output = Command::new("strace").args(words).arg(env!("CARGO_BIN_EXE_dio-cp")).arg(&src).arg(&dst).output();
+    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    assert_eq!(scratch.names(), ["dst", "src"], "{said}");
+    let found = fs::read(&dst).unwrap();
+    assert!(found == b"old" || found == content(5000), "{said}");
+}

@@ -229,3 +229,57 @@ fn json_has_every_field_that_the_man_page_has() {
     same(&dst, &content(5_000_001));
     std::io::stdout().flush().unwrap();
 }
+
+#[test]
+fn the_report_never_gets_into_the_data() {
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 100_001);
+    for words in [vec!["--checksum", "sha256"], vec!["--json"]] {
+        for dst in ["/dev/stdout", "/dev/fd/1"] {
+            let output = dio_cp().arg("-q").args(&words).arg(&src).arg(dst).output().unwrap();
+            assert!(output.stdout == content(100_001), "{words:?} {dst}: {} bytes", output.stdout.len());
+            assert!(!output.stderr.is_empty());
+        }
+        // Nowhere to tell it: before the copy, not after.
+        let dst = scratch.path("dst");
+        let line =
+            format!("{} {} {} {} >&-", env!("CARGO_BIN_EXE_dio-cp"), words.join(" "), src.display(), dst.display());
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(!dst.exists());
+    }
+}
+
+#[test]
+fn check_cache_does_not_move_what_others_read() {
+    needs_root_and!("losetup", "setpriv");
+    let scratch = Scratch::new();
+    let disk = Loop::new(&scratch, 24 << 20, 512);
+    copies(["-f", scratch.file("src", 24 << 20).to_str().unwrap(), disk.name()]);
+    let binary = Path::new("/dev/shm").join(format!("dio-cp-proof-{}", std::process::id()));
+    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    let input = fs::File::open(&disk.device).unwrap();
+    let out = fs::File::create(scratch.path("out")).unwrap();
+    let output = command.args(["--check-cache", "-", "-"]).stdin(input).stdout(out).output();
+    fs::remove_file(&binary).unwrap();
+    output.unwrap();
+    same(&scratch.path("out"), &content(24 << 20));
+}
+
+#[test]
+fn what_was_compared_in_the_cache_is_not_called_verified() {
+    let shm = Path::new("/dev/shm");
+    if !shm.is_dir() {
+        return skip("there is no /dev/shm");
+    }
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 5000);
+    let dst = shm.join(format!("dio-cp-verify-{}", std::process::id()));
+    let output = run(["-q".as_ref(), "--json".as_ref(), "--verify".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    fs::remove_file(&dst).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["verified"], false);
+    assert!(found["notes"].to_string().contains("not verified on the medium"), "{found}");
+}

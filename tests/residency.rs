@@ -264,3 +264,37 @@ fn residency_json_has_every_field_that_the_man_page_has() {
     let output = Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("Broken pipe"));
 }
+
+#[test]
+fn looking_at_a_fifo_does_not_take_its_data() {
+    let scratch = Scratch::new();
+    let fifo = scratch.path("fifo");
+    tool("mkfifo", [&fifo]);
+    let line = format!("echo precious > {}", fifo.display());
+    let mut writer = Command::new("sh").args(["-c", &line]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    fails(1, ["--residency".as_ref(), fifo.as_os_str()]);
+    assert_eq!(fs::read(&fifo).unwrap(), b"precious\n");
+    assert!(writer.wait().unwrap().success());
+}
+
+#[test]
+fn a_file_under_several_names_is_counted_once() {
+    let scratch = Scratch::new();
+    let a = scratch.file("a", 10_000);
+    fs::hard_link(&a, scratch.path("b")).unwrap();
+    assert_eq!(survey(&[], &[&scratch.0])["files"].as_u64(), Some(1));
+    assert_eq!(survey(&[], &[&a, &a])["files"].as_u64(), Some(1));
+}
+
+#[test]
+fn pages_over_holes_have_an_owner_too() {
+    needs_root_and!("cat");
+    let scratch = Scratch::new();
+    let path = scratch.path("sparse");
+    sparse(&path, 10 << 20, &[(5_000_000, 1)]);
+    make_hot(&path);
+    let found = survey(&["--cgroups"], &[&path]);
+    let charged: u64 = found["cgroups"].as_array().unwrap().iter().map(|c| c["pages"].as_u64().unwrap()).sum();
+    assert_eq!((found["resident"].as_u64(), charged), (Some(2560), 2560));
+}

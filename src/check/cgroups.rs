@@ -60,6 +60,9 @@ impl Groups {
                     self.pagemap.read_exact_at(&mut entries, (window.address() / page + first as u64) * 8)?;
                     for entry in entries.chunks_exact(8) {
                         let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
+                        if entry & PRESENT != 0 && entry & FRAME == 0 {
+                            return Err(io::Error::other("the kernel hides where pages are: CAP_SYS_ADMIN is needed"));
+                        }
                         if entry & PRESENT != 0 {
                             let mut group = [0u8; 8];
                             self.charged.read_exact_at(&mut group, (entry & FRAME) * 8)?;

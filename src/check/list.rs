@@ -1,22 +1,42 @@
 //! Checksum lists: the lines that sha256sum(1) writes, and those of BSD.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::digest::from_hex;
+use crate::error::quoted;
 use crate::job::Algorithm;
 
-/// Finds the digest of the first of `names` that the list knows. `wanted`: only of this algorithm;
-/// without it a line says so itself (BSD), or the digest's length does.
-pub fn look_up(text: &str, names: &[&Path], wanted: Option<Algorithm>) -> Result<(Algorithm, Vec<u8>), String> {
+/// Bytes as characters, one to one: names in a list need not be UTF-8.
+fn latin(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| *byte as char).collect()
+}
+
+/// Finds the digest of one of `names` in a list: by the path as it is, else by how much of its end is
+/// the same, else by the file's own name. `wanted`: only of this algorithm; without it a line says so
+/// itself (BSD), or the digest's length does.
+pub fn look_up(text: &[u8], names: &[&Path], wanted: Option<Algorithm>) -> Result<(Algorithm, Vec<u8>), String> {
+    let text = latin(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
     let lines: Vec<_> = text.lines().filter_map(|line| bsd(line).or_else(|| gnu(line, wanted))).collect();
     let fits = |algorithm: Algorithm| wanted.is_none_or(|wanted| wanted == algorithm);
-    for name in names {
-        let same = |listed: &str| Path::new(listed) == *name || Path::new(listed).file_name() == name.file_name();
-        if let Some((_, algorithm, digest)) = lines.iter().find(|(listed, a, _)| same(listed) && fits(*a)) {
+    let exact = |listed: &Path, name: &Path| listed.components().eq(name.components());
+    let end = |listed: &Path, name: &Path| listed.ends_with(name) || name.ends_with(listed);
+    let base = |listed: &Path, name: &Path| listed.file_name() == name.file_name();
+    for same in [exact, end, base] {
+        for name in names {
+            let path = latin(name.as_os_str().as_bytes());
+            let path = Path::new(path.strip_prefix("./").unwrap_or(&path));
+            let listed = |listed: &str| same(Path::new(listed.strip_prefix("./").unwrap_or(listed)), path);
+            let mut found = lines.iter().filter(|(name, algorithm, _)| listed(name) && fits(*algorithm));
+            let Some((_, algorithm, digest)) = found.next() else { continue };
+            if found.any(|(_, _, other)| other.len() == digest.len() && other != digest) {
+                return Err(format!("it has several lines for {}, with different digests", quoted(name)));
+            }
             return Ok((*algorithm, digest.clone()));
         }
     }
-    let names: Vec<_> = names.iter().map(|name| format!("'{}'", name.display())).collect();
+    let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
     let what = wanted.map_or("", Algorithm::name);
     Err(format!("it has no {what} line for {}", names.join(" or ")).replace("  ", " "))
 }
@@ -68,13 +88,17 @@ fn unescape(name: &str, escaped: bool) -> String {
 }
 
 /// The line that `sha256sum -c` reads.
-pub fn line(digest: &[u8], name: &str) -> String {
+pub fn line(digest: &[u8], name: &OsStr) -> Vec<u8> {
     let hex = super::digest::hex(digest);
-    if name.contains(['\\', '\n', '\r']) {
-        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        return format!("\\{hex}  {escaped}");
-    }
-    format!("{hex}  {name}")
+    let name = latin(name.as_bytes());
+    let text = match name.contains(['\\', '\n', '\r']) {
+        false => format!("{hex}  {name}"),
+        true => {
+            let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+            format!("\\{hex}  {escaped}")
+        }
+    };
+    text.chars().map(|c| c as u8).collect() // back again, one to one
 }
 
 #[cfg(test)]
@@ -85,7 +109,7 @@ mod tests {
     const B: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
 
     fn find(text: &str, name: &str, wanted: Option<Algorithm>) -> Result<(Algorithm, String), String> {
-        look_up(text, &[Path::new(name)], wanted).map(|(a, digest)| (a, super::super::digest::hex(&digest)))
+        look_up(text.as_bytes(), &[Path::new(name)], wanted).map(|(a, digest)| (a, super::super::digest::hex(&digest)))
     }
 
     #[test]
@@ -102,8 +126,22 @@ mod tests {
     #[test]
     fn what_it_writes_it_reads() {
         for name in ["plain", "with space", "new\nline", "back\\slash", "r\rn"] {
-            let text = line(&from_hex(A).unwrap(), name);
+            let text = String::from_utf8(line(&from_hex(A).unwrap(), OsStr::new(name))).unwrap();
             assert_eq!(find(&text, name, None), Ok((Algorithm::Sha256, A.into())), "{text}");
         }
+        let odd = OsStr::from_bytes(b"f\xff");
+        let text = line(&from_hex(A).unwrap(), odd);
+        assert!(text.ends_with(b"  f\xff"));
+        assert!(look_up(&text, &[Path::new(odd)], None).is_ok());
+    }
+
+    #[test]
+    fn the_path_counts_before_the_name() {
+        let list = format!("\u{feff}{B}  a/boot.img\n{A}  b/boot.img\n{A}  ./other\n");
+        assert_eq!(find(&list, "b/boot.img", None), Ok((Algorithm::Sha256, A.into())));
+        assert_eq!(find(&list, "a/boot.img", None), Ok((Algorithm::Sha256, B.into())));
+        assert_eq!(find(&list, "/srv/b/boot.img", None), Ok((Algorithm::Sha256, A.into())));
+        assert!(find(&list, "boot.img", None).is_err_and(|e| e.contains("several lines")));
+        assert_eq!(find(&list, "other", None), Ok((Algorithm::Sha256, A.into())));
     }
 }

@@ -10,8 +10,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::block::Block;
 use crate::direct::{AlignedBuffer, DirectReader};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::job::Job;
+use crate::sys;
 
 /// Enough of a BLAKE3 digest to tell any two blocks apart that were not made to collide.
 const BYTES: usize = 16;
@@ -52,14 +53,19 @@ impl Ledger {
     }
 
     /// Reads `file` back, where the copy begins at `base`. Fails if it is not what was read from the
-    /// source.
-    pub fn verify(self, job: &Job, name: &Path, file: &File, base: u64) -> Result<()> {
+    /// source. Gives a word on it if what was read may have come from the cache.
+    pub fn verify(self, job: &Job, name: &Path, file: &File, base: u64) -> Result<Option<String>> {
         let fail = |e| Error::io("reading back", name, e);
         let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        let cached = if reader.is_direct() { Some(0) } else { sys::cached_pages(file, 0, 0).ok() };
         let compared = self.compare(&reader, base, job.queue_depth, job.block_size);
         let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
         reader.finish().map_err(fail)?;
-        let Some(Mismatch { first, blocks, of }) = mismatch else { return Ok(()) };
+        let Some(Mismatch { first, blocks, of }) = mismatch else {
+            let pages = cached.map_or("an unknown number of".to_string(), |pages| pages.to_string());
+            let what = format!("{pages} pages of {} were in the cache, and were compared there", quoted(name));
+            return Ok((cached != Some(0)).then(|| format!("not verified on the medium: {what}")));
+        };
         let why = format!(
             "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
             base + first

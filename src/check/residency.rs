@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use crate::sys::{self, CacheStat, Window};
 
@@ -49,10 +49,7 @@ impl Cache {
 /// Asks for a whole file or block device.
 pub fn of(file: &File) -> io::Result<Residency> {
     let found = file.metadata()?;
-    let bytes = match found.file_type().is_block_device() {
-        true => io::Seek::seek(&mut &*file, io::SeekFrom::End(0))?,
-        false => found.len(),
-    };
+    let bytes = sys::length(file)?;
     let pages = bytes.div_ceil(sys::page_size());
     let cache = match sys::cache_stat(file, 0, 0) {
         Ok(stat) => Cache::Known(stat),
@@ -78,16 +75,29 @@ fn by_mincore(file: &File, bytes: u64) -> io::Result<u64> {
 /// See [`each_window`].
 pub type Each<'a> = &'a mut dyn FnMut(&Window, &[u8]) -> io::Result<()>;
 
-/// Calls `each` with every window of the file that has data: its mapping, and mincore's byte a page. Holes are passed over: 10 TB of them must not take minutes.
+/// Calls `each` with every window of the file that may have pages: its mapping, and mincore's byte a
+/// page. What has none is passed over, as far as the kernel tells, else holes: 10 TB of them must not take
+/// minutes.
 pub fn each_window(file: &File, bytes: u64, each: Each<'_>) -> io::Result<()> {
     let page = sys::page_size();
     let mut at = 0;
     while at < bytes {
         // A filesystem that knows no holes has none.
         let data = sys::seek_extent(file, at, libc::SEEK_DATA).unwrap_or(Some(at));
-        let Some(data) = data.filter(|data| *data < bytes) else { break };
-        at = at.max(data - data % page);
+        let data = data.unwrap_or(bytes).min(bytes);
+        let hole = data - data % page;
+        // Pages over a hole are zeros that somebody read.
+        if hole > at && sys::cached_pages(file, at, hole - at).unwrap_or(0) == 0 {
+            at = hole;
+        }
+        if at >= bytes {
+            break;
+        }
         let len = WINDOW.min(bytes - at);
+        if sys::cached_pages(file, at, len).is_ok_and(|pages| pages == 0) {
+            at += len;
+            continue;
+        }
         let window = Window::new(file, at, len as usize)?;
         each(&window, &window.resident()?)?;
         at += len;

@@ -1,8 +1,9 @@
 //! `--residency`: files and trees, as vmtouch(8) counts them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cgroups::{Charges, Groups};
@@ -29,6 +30,8 @@ pub struct Survey {
     pub failed: u64,
     /// Resident pages by the cgroup that is charged.
     pub charges: Charges,
+    /// Files that could come again, by device and inode.
+    counted: HashSet<(u64, u64)>,
 }
 
 /// What a survey tells while it goes on.
@@ -45,12 +48,14 @@ impl Survey {
     pub fn of(paths: &[PathBuf], groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) -> Self {
         let mut survey = Self::default();
         for path in paths {
-            let result = std::fs::metadata(path).and_then(|found| match found.is_dir() {
-                true => {
+            // Looked at before it is opened: to open a FIFO is to be its reader.
+            let result = std::fs::metadata(path).and_then(|found| match found.file_type() {
+                kind if kind.is_dir() => {
                     survey.tree(path, groups, each);
                     Ok(())
                 }
-                false => survey.file(path, groups, each),
+                kind if kind.is_file() || kind.is_block_device() => survey.file(path, true, groups, each),
+                _ => Err(io::Error::other("it is neither a file nor a block device, and has no pages")),
             });
             survey.note(path, result, each);
         }
@@ -82,7 +87,7 @@ impl Survey {
                     Err(e) => self.note(&directory, Err(e), each),
                     Ok((path, kind)) if kind.is_dir() => left.push(path),
                     Ok((path, kind)) if kind.is_file() => {
-                        let result = self.file(&path, groups, each);
+                        let result = self.file(&path, false, groups, each);
                         self.note(&path, result, each);
                     }
                     Ok(_) => {} // devices, FIFOs, sockets and links have no pages of their own
@@ -91,20 +96,27 @@ impl Survey {
         }
     }
 
-    fn file(&mut self, path: &Path, groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) -> io::Result<()> {
+    fn file(
+        &mut self,
+        path: &Path,
+        named: bool,
+        groups: Option<&Groups>,
+        each: &mut dyn FnMut(Seen<'_>),
+    ) -> io::Result<()> {
         // Without waiting for the writer of a FIFO.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-        let kind = file.metadata()?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(io::Error::other("it is neither a file nor a block device, and has no pages"));
+        let metadata = file.metadata()?;
+        // A file under several names has its pages once.
+        if (named || metadata.nlink() > 1) && !self.counted.insert((metadata.dev(), metadata.ino())) {
+            return Ok(());
         }
         let found = residency::of(&file)?;
         if let Some(groups) = groups {
             groups.charge(&file, found.bytes, &mut self.charges)?;
         }
         self.files += 1;
-        self.pages += found.pages;
-        self.bytes += found.bytes;
+        self.pages = self.pages.saturating_add(found.pages);
+        self.bytes = self.bytes.saturating_add(found.bytes);
         self.resident += found.cache.resident().unwrap_or(0);
         match found.cache {
             Cache::Known(stat) => self.dirty += stat.dirty + stat.write_back,

@@ -21,7 +21,7 @@ pub struct Course {
     /// Before the copy.
     pub before: Option<u64>,
     /// The most that was seen while it ran, sampled every [`SAMPLE`].
-    pub peak: u64,
+    pub peak: Option<u64>,
     /// After it.
     pub after: Option<u64>,
 }
@@ -48,6 +48,9 @@ impl Watch {
         let watch = |name: &Path, file: Option<&File>| {
             file.map(|file| Watched::new(file).map_err(|e| Error::io("looking at the cache of", name, e))).transpose()
         };
+        if source.is_none() && to.is_none() {
+            return Err(Error::usage("--check-cache cannot be used here: neither SRC nor DST has pages"));
+        }
         Ok(Self { source: watch(&from.name, source)?, destination: watch(name, to)? })
     }
 
@@ -102,6 +105,8 @@ impl Watched {
 
     fn course(&self) -> Course {
         self.sample();
-        Course { before: self.before, peak: self.peak.load(Ordering::Relaxed), after: self.now() }
+        let after = self.now();
+        let peak = after.map(|after| after.max(self.peak.load(Ordering::Relaxed)));
+        Course { before: self.before, peak, after }
     }
 }

@@ -1,7 +1,6 @@
 //! A block device as a destination: whose it is, whether the copy fits, and whether that is meant.
 
 use std::fs::{File, Metadata};
-use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use crate::event::{Answer, Observer};
 use crate::job::Job;
 use crate::origin::Origin;
 use crate::standing::Standing;
+use crate::sys;
 
 /// Opens a device that nobody else holds, that is large enough, and that may be overwritten.
 pub fn open<'a>(
@@ -22,7 +22,7 @@ pub fn open<'a>(
     standing: &'a Standing,
 ) -> Result<FileDestination<'a>> {
     let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
-    let sysfs = sysfs(&found);
+    let sysfs = sysfs_of(&found);
     let (file, refused) = open_existing(path, job, libc::O_EXCL).map_err(|e| match e.raw_os_error() {
         Some(libc::EBUSY) => {
             let why = holder(&found, &sysfs).unwrap_or("it is in use".to_string());
@@ -30,7 +30,7 @@ pub fn open<'a>(
         }
         _ => Error::io("opening", path, e),
     })?;
-    let capacity = (&file).seek(SeekFrom::End(0)).map_err(|e| Error::io("opening", path, e))?;
+    let capacity = sys::length(&file).map_err(|e| Error::io("opening", path, e))?;
     if job.seek > capacity {
         let why = format!("--seek {} is behind the end of {}, which has {capacity} bytes", job.seek, quoted(path));
         return Err(Error::usage(why));
@@ -61,7 +61,7 @@ pub fn open<'a>(
     FileDestination::device(job, path, (file, refused), standing)
 }
 
-fn sysfs(device: &Metadata) -> PathBuf {
+fn sysfs_of(device: &Metadata) -> PathBuf {
     let number = device.rdev();
     format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number)).into()
 }
@@ -107,7 +107,7 @@ pub fn backed_by(device: &Metadata, file: &Metadata) -> bool {
     if !device.file_type().is_block_device() || !file.is_file() {
         return false;
     }
-    let Ok(backing) = std::fs::read_to_string(sysfs(device).join("loop/backing_file")) else { return false };
+    let Ok(backing) = std::fs::read_to_string(sysfs_of(device).join("loop/backing_file")) else { return false };
     File::open(backing.trim_end_matches('\n'))
         .and_then(|f| f.metadata())
         .is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))

@@ -270,7 +270,7 @@ pub fn open_existing(path: &Path, job: &Job, flags: i32) -> std::io::Result<(Fil
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     match direct::open(path, &options, flags, job.direct) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !job.verify => {
             direct::open(path, options.read(false), flags, job.direct)
         }
         other => other,

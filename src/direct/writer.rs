@@ -123,7 +123,7 @@ impl DirectWriter {
         owned: bool,
         block_size: usize,
     ) -> io::Result<Self> {
-        let existing = if owned { 0 } else { io::Seek::seek(&mut &file, io::SeekFrom::End(0))? };
+        let existing = if owned { 0 } else { sys::length(&file)? };
         let device = file.metadata()?.file_type().is_block_device();
         let access = Access::new(file, refused, policy, true)?;
         let mut unit = access.alignment();

@@ -1,5 +1,6 @@
 //! The last line, in dd's words.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub fn last_line(bytes: u64, elapsed: Duration) -> String {
 }
 
 /// The line that `sha256sum -c` reads, for the destination as the user named it.
-pub fn digest_line(report: &Report, name: &str) -> Option<String> {
+pub fn digest_line(report: &Report, name: &OsStr) -> Option<Vec<u8>> {
     report.digest.as_ref().map(|(_, digest)| list::line(digest, name))
 }
 
@@ -54,7 +55,7 @@ pub fn json(report: &Report, job: &Job) -> String {
             "verify": seconds(report.verifying),
         },
         "digest": digest,
-        "verified": job.verify,
+        "verified": report.verified,
         "synced": job.sync,
         "cached_pages": report.written.cached_pages,
         "cache": { "source": report.cache.0.map(course), "destination": report.cache.1.map(course) },
@@ -76,6 +77,7 @@ pub fn cache_lines(report: &Report) -> Vec<String> {
     let line = |what: &str, course: &Option<Course>| {
         let Course { before, peak, after } = course.as_ref()?;
         let count = |pages: &Option<u64>| pages.map_or("unknown".to_string(), |pages| pages.to_string());
+        let peak = count(peak);
         let sampled = format!("{peak} at most (sampled every {} ms)", watch::SAMPLE.as_millis());
         Some(format!("pages of the {what} in the cache: {} before, {sampled}, {} after", count(before), count(after)))
     };
@@ -83,9 +85,11 @@ pub fn cache_lines(report: &Report) -> Vec<String> {
 }
 
 /// Fails if the copy left pages in the cache, or if that is not known.
-pub fn require_clean(report: &Report, source: &Path) -> Result<()> {
+pub fn require_clean(report: &Report, job: &Job, source: &Path) -> Result<()> {
     for (path, course) in [(source, &report.cache.0), (&report.destination, &report.cache.1)] {
-        match course.as_ref().map(Course::added) {
+        // A file that was replaced had no pages: whatever is there, the copy left.
+        let whole = path == report.destination && !job.in_place && report.written.cached_pages.is_some();
+        match course.as_ref().map(|course| if whole { course.after } else { course.added() }) {
             None | Some(Some(0)) => {}
             Some(Some(pages)) => {
                 return Err(Error::cache(path, format!("the copy is done, and left {pages} pages there")));

@@ -30,6 +30,9 @@ pub struct SurveyOptions {
 /// all others were counted.
 pub fn survey(paths: &[PathBuf], options: &SurveyOptions) -> Result<()> {
     let began = Instant::now();
+    if sys::was_closed(1) {
+        return Err(Error::failed("writing", Path::new("standard output"), "it is closed"));
+    }
     let root = "root can ask who is charged; the kernel needs CONFIG_MEMCG and CONFIG_PROC_PAGE_MONITOR";
     let groups = match options.cgroups {
         true => Some(Groups::new().map_err(|(path, e)| Error::io("opening", &path, e).hint(root))?),
@@ -73,8 +76,8 @@ pub fn survey(paths: &[PathBuf], options: &SurveyOptions) -> Result<()> {
     })?;
     match survey.failed {
         0 => Ok(()),
-        1 => Err(Error::failed("counting", &paths[0], "1 path could not be read")),
-        n => Err(Error::failed("counting", &paths[0], format!("{n} paths could not be read"))),
+        1 => Err(Error::summary("1 path could not be read")),
+        n => Err(Error::summary(format!("{n} paths could not be read"))),
     }
 }
 
@@ -112,7 +115,7 @@ fn line(path: &Path, found: &Residency) -> String {
 
 fn summary(survey: &Survey, groups: Option<&Groups>, elapsed: Duration) -> String {
     let Survey { files, directories, pages, resident, dirty, unknown, .. } = survey;
-    let in_bytes = |pages: u64| size(pages * sys::page_size());
+    let in_bytes = |pages: u64| size(pages.saturating_mul(sys::page_size()));
     let mut text = format!(
         "           Files: {files}\n     Directories: {directories}\n  Resident Pages: {resident}/{pages}  {}/{}  {}",
         in_bytes(*resident),

@@ -50,7 +50,7 @@ impl FileSource {
         let file = file.try_clone().map_err(fail)?;
         let opened = file.metadata().map_err(fail)?;
         let device = opened.file_type().is_block_device();
-        let whole = (&file).seek(SeekFrom::End(0)).map_err(fail)?;
+        let whole = sys::length(&file).map_err(fail)?;
         let begin = match &position {
             Some(stdin) => (&*stdin).stream_position().map_err(fail)?,
             None => 0,
@@ -180,7 +180,7 @@ impl Source for FileSource {
         if let Some(stdin) = &self.position {
             (&*stdin).seek(SeekFrom::Start(self.start + self.len)).map_err(fail)?;
         }
-        let now = (&self.file).seek(SeekFrom::End(0)).map_err(fail)?;
+        let now = sys::length(&self.file).map_err(fail)?;
         if self.len > 0 && now < self.start + self.len {
             return Err(self.shrank(now));
         }
