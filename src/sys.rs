@@ -372,7 +372,7 @@ pub fn link(file: &File, name: &Path) -> io::Result<()> {
 }
 
 /// Gives the open file the name `to`, replacing what has it: by way of `between`, because linkat(2)
-/// does not replace. A child does both calls, in a session of its own, so that a SIGKILL for this
+/// does not replace. A child in a group of its own does both calls, so that a SIGKILL for this
 /// process or its group does not fall between them; it costs a fork.
 pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
     let name = to;
