@@ -7,7 +7,7 @@
 //! writer, reader   any offset, length and chunking in; aligned transfers out
 //!     access       how this file is reached: direct, or the next best way, and what was counted
 //!     medium       the operations of a file, so that a test can put a strict fake disk there
-//!     alignment, buffer
+//!     alignment, buffer, policy
 //! ```
 
 mod access;
@@ -16,13 +16,14 @@ mod buffer;
 #[cfg(test)]
 pub(crate) mod fake;
 mod medium;
+mod policy;
 mod reader;
 mod writer;
 
 pub(crate) use access::open;
-pub use access::{Direct, Refused, Traffic};
 pub use alignment::Alignment;
 pub use buffer::AlignedBuffer;
+pub use policy::{Direct, Refused, Traffic};
 pub use reader::DirectReader;
 pub(crate) use writer::Earlier;
 pub use writer::{DirectWriter, Written};

@@ -20,7 +20,7 @@
 //!     │
 //!   direct                      alignment, buffer, reader, writer; knows nothing of copying
 //!     │
-//!   sys                         every system call that std does not have; the only unsafe
+//!   sys                         every system call that std does not have
 //! ```
 //!
 //! Imports run downwards only.

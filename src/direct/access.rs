@@ -1,6 +1,5 @@
 //! How one file is reached: direct if it can be, else by the next best way; with an account of it.
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -8,46 +7,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use super::Alignment;
 use super::medium::Medium;
+use super::{Alignment, Direct, Refused, Traffic};
 use crate::sys;
-
-/// What to do where direct I/O is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Direct {
-    /// Go on by other means that leave the cache clean, and say so.
-    #[default]
-    Auto,
-    /// Fail with [`Refused`].
-    Always,
-    /// Do not try: go through the page cache on purpose.
-    Never,
-}
-
-/// Direct I/O is refused, and [`Direct::Always`] was asked for. Travels inside an [`io::Error`].
-#[derive(Debug)]
-pub struct Refused(String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "direct I/O refused: {}", self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// Bytes moved, by the way they took. Padding and merged neighbours are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Between memory and device, past the page cache.
-    pub direct: u64,
-    /// Through the page cache and out of it again, at once.
-    pub uncached: u64,
-    /// Through the page cache and left there, as [`Direct::Never`] asks.
-    pub cached: u64,
-    /// To or from a file that lives in memory (tmpfs).
-    pub memory: u64,
-}
 
 /// The ways to reach a file, best first; a refusal moves on to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]

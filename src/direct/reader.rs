@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::access::{Access, Direct, Traffic, open};
-use super::{AlignedBuffer, Alignment};
+use super::access::{Access, open};
+use super::{AlignedBuffer, Alignment, Direct, Traffic};
 use crate::sys;
 
 /// Reads a file by ranges of any offset and length, from any number of threads.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::access::{Access, Direct, Traffic, open};
-use super::{AlignedBuffer, Alignment};
+use super::access::{Access, open};
+use super::{AlignedBuffer, Alignment, Direct, Traffic};
 use crate::sys;
 
 /// Bytes per write of the sequential face. Larger is hardly faster; 1 MiB is half as fast.
