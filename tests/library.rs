@@ -151,8 +151,12 @@ fn a_writer_on_a_file_that_cannot_be_read_merges_all_the_same() {
     let scratch = Scratch::new();
     let path = scratch.file("out", 50_000);
     let writer = DirectWriter::new(File::options().write(true).open(&path).unwrap()).unwrap();
+    make_cold(&path);
     writer.write_at(&[7; 20_000], 12_345).unwrap();
     writer.finish().unwrap();
+    if can_count_pages() {
+        assert_eq!(cached_pages(&path), 0);
+    }
     let mut expected = content(50_000);
     expected[12_345..32_345].fill(7);
     same(&path, &expected);

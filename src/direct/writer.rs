@@ -108,8 +108,8 @@ impl DirectWriter {
     }
 
     /// Overwrites an open file or block device in place, from offset 0; nothing outside the bytes
-    /// written changes. Sets O_DIRECT on the file, and clears it again where it is refused. Parts
-    /// of blocks need `file` to be open for reading too.
+    /// written changes. Sets O_DIRECT on the file, and clears it again where it is refused. If `file`
+    /// is not open for reading too, parts of blocks go through the cache at the end, and out of it.
     pub fn new(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
         Self::over(file, refused, Direct::Auto, false, BUFFER)
@@ -199,7 +199,7 @@ impl DirectWriter {
         self.drain(true)?;
         self.check()?;
         let end = self.end.load(Ordering::Acquire);
-        let mut brought_in: Vec<(u64, u64)> = self.put_pieces()?.into_iter().collect();
+        let mut brought_in = self.put_pieces()?;
         let medium = self.access.medium();
         if self.owned {
             medium.set_len(end)?;
@@ -308,11 +308,11 @@ impl DirectWriter {
         self.access.write_all(whole, block, data.len() as u64)
     }
 
-    /// The parts kept for the end. Gives the range that then wants dropping from the cache.
-    fn put_pieces(&mut self) -> io::Result<Option<(u64, u64)>> {
+    /// The parts kept for the end. Gives the ranges that then want dropping from the cache.
+    fn put_pieces(&mut self) -> io::Result<Vec<(u64, u64)>> {
         let mut pieces = std::mem::take(self.pieces.get_mut().unwrap_or_else(PoisonError::into_inner));
         pieces.sort_unstable();
-        let (unit, mut drop) = (self.unit, None);
+        let (unit, mut brought_in) = (self.unit, Vec::new());
         if self.owned && self.access.aligned() {
             let end = self.end.load(Ordering::Acquire);
             for block in pieces.chunk_by(|a, b| unit.down(a.0) == unit.down(b.0)) {
@@ -327,16 +327,16 @@ impl DirectWriter {
                 }
                 self.access.write_all(&buffer[..(stop - start) as usize], start, own as u64)?;
             }
-            return Ok(None);
+            return Ok(brought_in);
         }
         for (at, data) in pieces {
             if self.access.aligned() {
-                drop = drop.or(self.access.write_exact(&data, at)?);
+                brought_in.extend(self.access.write_exact(&data, at)?);
             } else {
                 self.access.write_all(&data, at, data.len() as u64)?;
             }
         }
-        Ok(drop)
+        Ok(brought_in)
     }
 
     fn put_zeros(&self, at: u64, len: u64) -> io::Result<()> {
