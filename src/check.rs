@@ -8,10 +8,12 @@ pub mod residency;
 pub mod survey;
 pub mod watch;
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use crate::block::{Block, Layout};
+use crate::direct::DirectReader;
 use crate::error::{Error, Result};
 use crate::job::{Algorithm, Job};
 use digest::{Digest, hex};
@@ -46,7 +48,7 @@ impl Taps {
             let fail = |e| Error::io("reading", list, e);
             // A list is short; what is longer is something else.
             let mut text = Vec::new();
-            let file = std::fs::File::open(list).map_err(fail)?;
+            let file = File::open(list).map_err(fail)?;
             file.take(LONGEST_LIST).read_to_end(&mut text).map_err(fail)?;
             if text.len() as u64 == LONGEST_LIST {
                 return Err(Error::failed("reading", list, "it is too long for a checksum list"));
@@ -64,6 +66,32 @@ impl Taps {
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
         taps.digest = Some((algorithm, Digest::new(algorithm, layout)));
         Ok(taps)
+    }
+
+    /// Some tap takes the blocks one after another.
+    pub fn in_order(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    /// Shows the digest the first `len` bytes of `file`, which an earlier copy of `name` had written. Gives
+    /// the number of the block that comes next.
+    pub fn catch_up(&self, job: &Job, name: &Path, file: &File, len: u64) -> Result<u64> {
+        let Some((_, digest)) = &self.digest else { return Ok(0) };
+        let fail = |e| Error::io("reading back", name, e);
+        let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
+        while block.offset < len {
+            let wanted = (len - block.offset).min(job.block_size as u64);
+            let read = reader.read_block(&mut block.buffer, 0, block.offset, wanted as usize).map_err(fail)?;
+            if (read as u64) < wanted {
+                return Err(Error::failed("reading back", name, "it is shorter than what was written"));
+            }
+            block.len = wanted;
+            digest.see(&block);
+            (block.offset, block.number) = (block.offset + wanted, block.number + 1);
+        }
+        reader.finish().map_err(fail)?;
+        Ok(block.number)
     }
 
     /// Looks at a block. Called by several workers at once.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 #[command(
     name = "dio-cp",
     version,
-    about = "Copy a file, device or pipe with O_DIRECT: exact, atomic, durable, and the page cache stays as it was",
+    about = "Copy a file, device, pipe or URL with O_DIRECT: exact, atomic, durable, and the page cache stays as it was",
     after_help = after_help(),
     override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       dio-cp --residency [--cgroups] <PATH>...",
     args_override_self = true
@@ -17,14 +17,15 @@ pub struct Cli {
     /// Report the resident pages of files and trees; nothing is copied
     #[arg(long, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count", "seek", "in_place",
         "sparse", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file", "verify",
-        "check_cache"])]
+        "check_cache", "resume", "header", "cacert", "connect_timeout", "timeout", "retry", "connections"])]
     pub residency: bool,
 
     /// With --residency: by the memory cgroup that is charged for the pages, too (root)
     #[arg(long, requires = "residency")]
     pub cgroups: bool,
 
-    /// What to copy: a file, a block device, a FIFO or character device, or - for standard input
+    /// What to copy: a file, a block device, a FIFO or character device, - for standard input, or an
+    /// http(s) URL
     #[arg(value_name = "SRC", value_hint = clap::ValueHint::FilePath)]
     pub source: OsString,
 
@@ -107,6 +108,36 @@ pub struct Cli {
     #[arg(long)]
     pub check_cache: bool,
 
+    /// Keep what was copied if the copy is interrupted, and go on from what an earlier one kept
+    #[arg(long)]
+    pub resume: bool,
+
+    /// For a URL: a header line of the request ("Name: value"); may be given more than once
+    #[arg(long, value_name = "LINE")]
+    pub header: Vec<String>,
+
+    /// For a URL: trust the certificates in this file (PEM) instead of the system's
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub cacert: Option<OsString>,
+
+    /// For a URL: how long looking up the name and connecting may take [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub connect_timeout: Option<String>,
+
+    /// For a URL: how long the server may be silent [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<String>,
+
+    /// For a URL: how often, in a row, to try again after a lost connection, a time-out, or status 408,
+    /// 429 or 5xx [default: 5]
+    #[arg(long, value_name = "N")]
+    pub retry: Option<String>,
+
+    /// For a URL: fetch ranges side by side over this many connections; memory = N × block size if that
+    /// is more than the queue depth [default: 1]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<String>,
+
     /// The final report as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -166,9 +197,11 @@ pub const EXIT_STATUS: [(&str, &str); 7] = [
 ];
 
 /// Lines to paste, and what they do.
-pub const EXAMPLES: [(&str, &str); 10] = [
+pub const EXAMPLES: [(&str, &str); 12] = [
     ("dio-cp src dst", "Copy a file, whole or not at all."),
-    ("curl -fL https://example.org/os.iso | dio-cp - os.iso", "Download past the page cache."),
+    ("dio-cp https://example.org/os.iso .", "Download past the page cache; lost connections are gone on with."),
+    ("dio-cp --resume --connections 4 https://example.org/os.iso .", "In parallel; run it again after Ctrl-C."),
+    ("curl -fL https://example.org/os.iso | dio-cp - os.iso", "Leave the downloading to another tool."),
     ("pg_dump db | dio-cp - db.dump", "Back up beside a live database."),
     ("dio-cp vm.img /backup/", "Copy into a directory, holes kept."),
     ("dio-cp backup.tar - | tar x", "Read past the page cache."),

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
 use crate::check::Taps;
-use crate::check::watch::{Course, Watch};
+use crate::check::watch::{self, Watch};
 use crate::destination::{self, Destination};
 use crate::direct::{Traffic, Written};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
-use crate::source::{self, Source};
+use crate::source::{self, Course, Source};
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
 
@@ -32,7 +32,9 @@ use crate::turnstile::Turnstile;
 pub struct Report {
     /// Bytes at the destination, holes included.
     pub bytes: u64,
-    /// Of these, bytes that the source had as holes.
+    /// Of these, bytes that an earlier, interrupted copy had left there.
+    pub resumed: u64,
+    /// Bytes of this copy that the source had as holes.
     pub holes: u64,
     /// How the source was read.
     pub read: Traffic,
@@ -54,7 +56,7 @@ pub struct Report {
     pub alignment: (u64, u64),
     /// What of the source and of the destination was in the cache, if it was asked for and they are
     /// files or devices.
-    pub cache: (Option<Course>, Option<Course>),
+    pub cache: (Option<watch::Course>, Option<watch::Course>),
     /// The medium was read back, and holds what was written.
     pub verified: bool,
     /// What was chosen, and why.
@@ -63,18 +65,35 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Copies as `job` says. On an error nothing is left behind, and [`Error::left`] says what stands
-/// under the destination's name. `standing` is for a thread that may have to end the copy early.
+/// Copies as `job` says. On an error nothing is left behind, unless the job says to keep it, and
+/// [`Error::left`] says what stands under the destination's name. `standing` is for a thread that may
+/// have to end the copy early.
 pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
-    attempt(job, observer, standing).map_err(|mut error| {
-        error.left = standing.abandon();
-        error
-    })
+    let (started, mut restarts) = (Instant::now(), 0);
+    let mut job = job.clone();
+    loop {
+        let mut error = match attempt(&job, observer, standing, (started, restarts)) {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
+        if !error.again || !standing.start_over() {
+            let wrong = error.again || error.kind == Kind::Content;
+            error.left = if wrong { standing.discard() } else { standing.abandon() };
+            return Err(error);
+        }
+        observer.event(Event::Notice(&format!("{error}; starting over")));
+        restarts += 1;
+        job.force = true; // whoever was asked about a device has answered
+    }
 }
 
-fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
-    let started = Instant::now();
-    let (source, from) = source::open(job)?;
+fn attempt(
+    job: &Job,
+    observer: &dyn Observer,
+    standing: &Standing,
+    (started, restarts): (Instant, u32),
+) -> Result<Report> {
+    let (mut source, from) = source::open(job, observer, restarts)?;
     let (name, to) = destination::open(job, &from, observer, standing)?;
     let layout = layout(job, &*source, &*to)?;
     let length = from.length;
@@ -83,6 +102,15 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         vec![format!("{}: {}", quoted(&from.name), source.describe()), format!("{}: {}", quoted(&name), to.describe())];
     chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
     let taps = Taps::new(job, &layout, &from.name, &name)?;
+    let resumed = to.resumed();
+    let number = match to.file() {
+        Some(file) if resumed > 0 => {
+            observer.event(Event::Phase(Phase::Resuming));
+            taps.catch_up(job, &name, file, resumed)?
+        }
+        _ => 0,
+    };
+    source.begin(Course { from: resumed, number, in_order: to.in_order() || taps.in_order() });
 
     let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     if length.is_some_and(|length| length > job.block_size as u64) {
@@ -90,8 +118,9 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
         source.data_ranges(&layout, &mut |offset, len| to.reserve(offset, len))?;
     }
     observer.event(Event::Start(length));
+    observer.event(Event::Copied(resumed));
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
-    let workers = blocks.min(job.queue_depth as u64) as usize;
+    let workers = blocks.min(job.queue_depth.max(source.workers()) as u64) as usize;
     let moved = watch.during(|| run(workers, &layout, &*source, &*to, &taps, observer))?;
     let copying = started.elapsed();
 
@@ -113,17 +142,22 @@ fn attempt(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Re
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
     notes.extend(finished.notes);
+    if resumed > 0 && job.verify {
+        let what = "that an earlier copy had written were not compared with the source";
+        unverified.get_or_insert(format!("not verified: {resumed} bytes of {} {what}", quoted(&name)));
+    }
     let verified = job.verify && unverified.is_none();
     notes.extend(unverified);
     if let Some(pages) = finished.written.cached_pages.filter(|pages| *pages > 0) {
         notes.push(format!("{pages} pages of {} are in the page cache", quoted(&name)));
     }
-    let Moved { bytes, holes } = moved;
+    let (bytes, holes) = (resumed + moved.bytes, moved.holes);
     let elapsed = started.elapsed();
     let syncing = elapsed.saturating_sub(copying + verifying);
     let (written, destination) = (finished.written, name);
     Ok(Report {
         bytes,
+        resumed,
         holes,
         read,
         written,
@@ -181,13 +215,15 @@ fn run(
             Ok(())
         };
         if let Err(error) = step() {
-            turns.shut();
-            taps.shut();
             // The first one is the cause, unless it only says that another failed.
             let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
             if first.as_ref().is_none_or(|first| first.consequence) {
                 *first = Some(error);
             }
+            drop(first);
+            turns.shut();
+            taps.shut();
+            source.stop();
         }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
         total.bytes += moved.bytes;

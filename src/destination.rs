@@ -3,6 +3,7 @@
 mod attributes;
 mod device;
 mod file;
+mod partial;
 mod publish;
 mod stream;
 
@@ -40,6 +41,16 @@ pub trait Destination: Sync {
         None
     }
 
+    /// It takes the blocks one after another.
+    fn in_order(&self) -> bool {
+        false
+    }
+
+    /// Bytes that an earlier, interrupted copy left here: a multiple of the block size.
+    fn resumed(&self) -> u64 {
+        0
+    }
+
     /// Sets space aside for a range of the copy, so that a full disk is known at once.
     fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
@@ -74,6 +85,10 @@ pub fn open<'a>(
     observer: &dyn Observer,
     standing: &'a Standing,
 ) -> Result<(PathBuf, Box<dyn Destination + 'a>)> {
+    if let End::Url(_) = &job.destination {
+        let why = format!("{} is a URL: dio-cp reads from URLs and writes to files", quoted(&job.destination.name()));
+        return Err(Error::usage(why).hint("curl -T uploads"));
+    }
     let End::Path(asked) = &job.destination else {
         let name = PathBuf::from("standard output");
         let fail = |e| Error::io("opening", &name, e);
@@ -85,7 +100,7 @@ pub fn open<'a>(
         let stream = stream::StreamDestination::new(job, &name, file)?;
         return Ok((name, Box::new(stream)));
     };
-    let (path, found) = resolve(job, asked)?;
+    let (path, found) = resolve(job, asked, from)?;
     if let Some(length) = from.length
         && job.seek.checked_add(length).is_none_or(|end| end > i64::MAX as u64)
     {
@@ -97,19 +112,24 @@ pub fn open<'a>(
             let why = "there is no such device, and a file there would only fill the memory";
             return Err(Error::failed("opening", &path, why).hint("check the name, or -f if a file is meant"));
         }
-        return Ok((path.clone(), Box::new(file::FileDestination::replace(job, from, path, false, standing)?)));
+        let new = file::FileDestination::replace(job, from, path.clone(), false, observer, standing)?;
+        return Ok((path, Box::new(new)));
     };
     refuse_same(from, &path, &found)?;
     let kind = found.file_type();
     if job.no_clobber {
         return Err(Error::failed("creating", &path, "it exists, and -n says not to replace it"));
     }
+    if job.resume && !kind.is_file() {
+        let why = format!("--resume cannot be used here: {} is no file", quoted(&path));
+        return Err(Error::usage(why).hint("--skip and --seek go on by hand"));
+    }
     let destination: Box<dyn Destination + 'a> = if kind.is_block_device() {
         Box::new(device::open(job, from, &path, observer, standing)?)
     } else if kind.is_file() {
         match job.in_place {
             true => Box::new(file::FileDestination::in_place(job, &path, standing)?),
-            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, standing)?),
+            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, observer, standing)?),
         }
     } else if kind.is_socket() {
         return Err(Error::failed("opening", &path, "it is a socket"));
@@ -125,19 +145,20 @@ pub fn open<'a>(
 }
 
 /// Follows directories and symbolic links to the name that will be written.
-fn resolve(job: &Job, asked: &Path) -> Result<(PathBuf, Option<Metadata>)> {
+fn resolve(job: &Job, asked: &Path, from: &Origin) -> Result<(PathBuf, Option<Metadata>)> {
     let fail = |path: &Path, e| Err(Error::io("opening", path, e));
     let mut path = asked.to_path_buf();
     if std::fs::metadata(&path).is_ok_and(|m| m.is_dir()) {
-        let name = match &job.source {
-            End::Path(source) => source.file_name(),
-            End::Standard => None,
+        let Some(own) = &from.own_name else {
+            let why = format!("{} is a directory, and {} has no name to keep", quoted(asked), quoted(&from.name));
+            let line = format!("dio-cp {} {}", shell_word(&job.source.name()), shell_word(&path.join("NAME")));
+            return Err(Error::usage(why).hint(line));
         };
-        let Some(name) = name else {
-            let why = format!("{} is a directory, and standard input has no name to keep", quoted(asked));
-            return Err(Error::usage(why).hint(format!("dio-cp - {}", quoted(&path.join("NAME")))));
-        };
-        path.push(name);
+        path.push(&own.name);
+        if own.foreign && !job.in_place && path.symlink_metadata().is_ok() {
+            let why = "it exists, and its name was chosen by the server";
+            return Err(Error::failed("replacing", &path, why).hint("name the file instead of the directory"));
+        }
     }
     match std::fs::metadata(&path) {
         Ok(found) if found.is_dir() => Err(Error::failed("opening", &path, "it is a directory")),
@@ -162,9 +183,15 @@ fn resolve(job: &Job, asked: &Path) -> Result<(PathBuf, Option<Metadata>)> {
     }
 }
 
+/// A path as it is typed: in quotes, but for "-".
+fn shell_word(path: &Path) -> String {
+    if path == Path::new("-") { "-".to_string() } else { quoted(path) }
+}
+
 /// Refuses to copy a file onto itself, by whatever name.
 fn refuse_same(from: &Origin, path: &Path, found: &Metadata) -> Result<()> {
-    let (a, b) = (&from.metadata, found);
+    let Some((_, a)) = &from.file else { return Ok(()) };
+    let b = found;
     let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");
     let same = inode && (a.dev(), a.ino()) == (b.dev(), b.ino())
         || a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()

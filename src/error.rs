@@ -33,6 +33,8 @@ pub struct Error {
     why: String,
     /// Something else failed before; that is the error to tell.
     pub(crate) consequence: bool,
+    /// The copy may be begun anew, from its first byte.
+    pub(crate) again: bool,
     /// What to try, where there is an answer.
     pub hint: Option<String>,
     /// What now stands under the destination's name, and what is left behind.
@@ -44,7 +46,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     fn new(kind: Kind, doing: String, why: impl Into<String>) -> Self {
-        Self { kind, doing, offset: None, why: why.into(), consequence: false, hint: None, left: None }
+        Self { kind, doing, offset: None, why: why.into(), consequence: false, again: false, hint: None, left: None }
     }
 
     /// The system said no while `doing` something ("writing") to `path`.
@@ -98,6 +100,13 @@ impl Error {
     /// Adds the byte offset where it happened.
     pub fn at(mut self, offset: u64) -> Self {
         self.offset = Some(offset);
+        self
+    }
+
+    /// Says that the copy may be begun anew.
+    #[cfg(feature = "url")]
+    pub(crate) fn anew(mut self) -> Self {
+        self.again = true;
         self
     }
 
@@ -158,7 +167,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// The system's words without its number.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_string(),

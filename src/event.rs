@@ -3,7 +3,7 @@
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The copying begins; its length in bytes, if that is known.
+    /// The copying begins, or begins anew; its length in bytes, if that is known.
     Start(Option<u64>),
     /// So many bytes more are at the destination, holes included.
     Copied(u64),
@@ -11,11 +11,15 @@ pub enum Event<'a> {
     Phase(Phase),
     /// What was chosen, and why.
     Detail(&'a str),
+    /// What the user should know at once: a connection was lost, and is tried again.
+    Notice(&'a str),
 }
 
 /// Where a copy stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Reading what an earlier copy left.
+    Resuming,
     /// Reserving space on the destination.
     Reserving,
     /// Bytes move.
@@ -30,6 +34,7 @@ impl Phase {
     /// The word for it in progress lines.
     pub fn name(self) -> &'static str {
         match self {
+            Phase::Resuming => "resuming",
             Phase::Reserving => "reserving",
             Phase::Copying => "copying",
             Phase::Syncing => "syncing",

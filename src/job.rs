@@ -1,6 +1,7 @@
 //! A copy as it is asked for: validated, in domain types, with nothing opened yet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::direct::Direct;
 use crate::error::{Error, Result};
@@ -12,6 +13,66 @@ pub enum End {
     Standard,
     /// A file, device, FIFO or directory.
     Path(PathBuf),
+    /// An http or https URL; a source only.
+    Url(String),
+}
+
+impl End {
+    /// Its name in messages: a URL without its password.
+    pub fn name(&self) -> PathBuf {
+        match self {
+            End::Standard => "-".into(),
+            End::Path(path) => path.clone(),
+            End::Url(url) => without_password(url).into(),
+        }
+    }
+
+    /// True for what begins like an http or https URL.
+    pub fn is_url(word: &Path) -> bool {
+        let word = word.as_os_str().as_encoded_bytes();
+        let begins = |scheme: &str| word.get(..scheme.len()).is_some_and(|b| b.eq_ignore_ascii_case(scheme.as_bytes()));
+        begins("http://") || begins("https://")
+    }
+}
+
+/// `https://user:secret@host/x` without `:secret`.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
+    let authority = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+    // A password may hold unescaped @ signs, and slashes by mistake; better too much is hidden.
+    let Some(at) = rest[..authority].rfind('@') else { return url.to_string() };
+    let user = rest[..at].split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}{}", &rest[at..])
+}
+
+/// What a URL as a source needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// More header lines of the request: (name, value).
+    pub headers: Vec<(String, String)>,
+    /// The certificates to trust, in PEM, instead of the system's.
+    pub cacert: Option<PathBuf>,
+    /// How long looking up the name and connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the server may be silent.
+    pub timeout: Duration,
+    /// How often, in a row, a request is tried again.
+    pub retry: u32,
+    /// Connections that fetch ranges side by side.
+    pub connections: usize,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            headers: Vec::new(),
+            cacert: None,
+            connect_timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(60),
+            retry: 5,
+            connections: 1,
+        }
+    }
 }
 
 /// What becomes of holes and zeros.
@@ -106,6 +167,10 @@ pub struct Job {
     pub verify: bool,
     /// Report how many pages of both ends are in the cache.
     pub check_cache: bool,
+    /// Keep what was copied if the copy is interrupted, and go on from what an earlier one kept.
+    pub resume: bool,
+    /// For a URL.
+    pub web: Web,
     /// The process's file mode creation mask.
     pub umask: u32,
 }
@@ -147,7 +212,27 @@ impl Job {
             checksum: None,
             verify: false,
             check_cache: false,
+            resume: false,
+            web: Web::default(),
             umask: 0o022,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_named_without_its_password() {
+        for (url, name) in [
+            ("https://example.org/a:b@c", "https://example.org/a:b@c"),
+            ("https://u:secret@example.org/a", "https://u@example.org/a"),
+            ("HTTP://u:se@cret@example.org?x@y", "HTTP://u@example.org?x@y"),
+            ("http://u@example.org", "http://u@example.org"),
+            ("http://:secret@example.org", "http://@example.org"),
+        ] {
+            assert_eq!(End::Url(url.into()).name(), PathBuf::from(name));
         }
     }
 }

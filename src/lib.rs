@@ -1,5 +1,5 @@
-//! Copies one stream of bytes past the page cache: from a file, a block device or a pipe, to a file,
-//! a block device or a pipe; exact, all or nothing, and on the medium when it says so.
+//! Copies one stream of bytes past the page cache: from a file, a block device, a pipe or a URL, to a
+//! file, a block device or a pipe; exact, all or nothing, and on the medium when it says so.
 //!
 //! The command `dio-cp` is a thin shell around [`copy()`]. The part that is useful by itself is
 //! [`DirectWriter`], an [`std::io::Write`] over `O_DIRECT`.
@@ -13,7 +13,7 @@
 //!   copy                        N workers, one loop: source.next(&mut block), destination.put(&block)
 //!     │
 //!     ├── check                 digest, readback, list; residency, survey, cgroups, watch
-//!     ├── source                file, stream
+//!     ├── source                file, stream, url
 //!     ├── destination           file, device, stream; publish, attributes
 //!     │       │
 //!   turnstile, block, origin, job, event, standing, error
@@ -47,5 +47,5 @@ pub use copy::{Report, copy};
 pub use direct::{AlignedBuffer, Alignment, Direct, DirectReader, DirectWriter, Refused, Traffic, Written};
 pub use error::{Error, Kind, Result};
 pub use event::{Answer, Event, Observer, Phase, Silent};
-pub use job::{Algorithm, Checksum, End, Job, Sparse};
+pub use job::{Algorithm, Checksum, End, Job, Sparse, Web};
 pub use standing::Standing;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use clap::Parser;
 use dio_cp::cli::{Cli, Progress};
-use dio_cp::output::{Display, Shown, SurveyOptions, cache_lines, digest_line, json, last_line, require_clean, survey};
+use dio_cp::output::{
+    Display, Shown, SurveyOptions, Words, cache_lines, digest_line, json, last_line, require_clean, survey,
+};
 use dio_cp::{Error, Job, Report, Result, Standing, options, sys};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
@@ -20,7 +22,7 @@ use signal_hook::low_level::emulate_default_handler;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let Err(error) = options::refuse_dd_words(&words) {
-        return fail(&Display::new(Shown::Nothing, false, false), &error);
+        return fail(&Display::new(Shown::Nothing, Words::Errors, false), &error);
     }
     let cli = Cli::parse();
     let display = Arc::new(display(&cli));
@@ -98,9 +100,9 @@ fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> 
         for line in cache_lines(report) {
             display.print(&format!("dio-cp: {line}"));
         }
-        display.print(&last_line(report.bytes, report.elapsed));
+        display.print(&last_line(report.bytes - report.resumed, report.elapsed));
     }
-    require_clean(report, job, Path::new(&cli.source))
+    require_clean(report, job)
 }
 
 /// True for "-", /dev/stdout and the like.
@@ -119,7 +121,12 @@ fn display(cli: &Cli) -> Display {
         Progress::Bar => Shown::Lines,
         Progress::Json => Shown::Json,
     };
-    Display::new(shown, cli.verbose, cli.source == "-")
+    let words = match (cli.quiet, cli.verbose) {
+        (true, _) => Words::Errors,
+        (_, true) => Words::Details,
+        _ => Words::Notices,
+    };
+    Display::new(shown, words, cli.source == "-")
 }
 
 /// Prints the error, what is left, and what to try; or ends by SIGPIPE, without a word.

@@ -3,17 +3,22 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::check::digest::from_hex;
 use crate::cli::{Cli, When};
 use crate::direct::Direct;
 use crate::error::{Error, Result, quoted};
-use crate::job::{Algorithm, Checksum, End, Job, Sparse};
+use crate::job::{Algorithm, Checksum, End, Job, Sparse, Web};
 
 /// More memory than this for buffers makes no copy faster.
 const MOST_MEMORY: u64 = 1 << 30;
 /// More threads than this make no copy faster.
 const MOST_WORKERS: u64 = 1024;
+/// More connections than this to one server are an attack on it.
+const MOST_CONNECTIONS: u32 = 64;
+/// A year: what is longer is a mistake, and clocks can add it up.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(31_536_000);
 
 /// Validates the arguments. Every error says what would be right.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
@@ -35,14 +40,17 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
             return Err(Error::usage(format!("--queue-depth {given}: it takes a number from 1 to {MOST_WORKERS}")));
         }
     };
-    if block_size.saturating_mul(queue_depth) > MOST_MEMORY {
-        let why = format!("--block-size {} × --queue-depth {queue_depth} is more than 1 GiB of memory", cli.block_size);
-        return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
-    }
     let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
     let seek = optional("--seek", &cli.seek)?;
     let in_place = cli.in_place || seek.is_some();
     let checksum = checksum(cli)?;
+    let web = web(cli, &source)?;
+    let from_url = matches!(source, End::Url(_));
+    let blocks = queue_depth.max(web.connections as u64);
+    if block_size.saturating_mul(blocks) > MOST_MEMORY {
+        let why = format!("--block-size {} × {blocks} blocks in flight is more than 1 GiB of memory", cli.block_size);
+        return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
+    }
     let to_stream = destination == End::Standard;
     for (given, option, why) in [
         (to_stream && seek.is_some(), "--seek", "standard output has no offset to write at"),
@@ -54,6 +62,10 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         (to_stream && cli.json, "--json", "standard output is where the bytes go"),
         (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
         (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
+        (from_url && cli.preserve, "--preserve", "a URL has no attributes to keep"),
+        (source == End::Standard && cli.resume, "--resume", "standard input cannot be asked again"),
+        (to_stream && cli.resume, "--resume", "standard output keeps nothing"),
+        (in_place && cli.resume, "--resume", "--in-place and --seek keep what was copied where it belongs"),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
         (in_place && cli.preserve, "--preserve", "--in-place and --seek leave DST's attributes alone"),
     ] {
@@ -88,6 +100,8 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         checksum,
         verify: cli.verify,
         check_cache: cli.check_cache,
+        resume: cli.resume,
+        web,
         umask,
     };
     let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
@@ -95,6 +109,67 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         return Err(Error::usage("--skip, --seek or --count reaches behind the largest offset there is (8 EiB)"));
     }
     Ok(job)
+}
+
+/// What only a URL takes.
+fn web(cli: &Cli, source: &End) -> Result<Web> {
+    for (given, option) in [
+        (!cli.header.is_empty(), "--header"),
+        (cli.cacert.is_some(), "--cacert"),
+        (cli.connect_timeout.is_some(), "--connect-timeout"),
+        (cli.timeout.is_some(), "--timeout"),
+        (cli.retry.is_some(), "--retry"),
+        (cli.connections.is_some(), "--connections"),
+    ] {
+        if given && !matches!(source, End::Url(_)) {
+            return Err(Error::usage(format!("{option} cannot be used here: SRC is no URL")));
+        }
+    }
+    let usual = Web::default();
+    let headers: Result<Vec<(String, String)>> = cli.header.iter().map(|line| header(line)).collect();
+    let timeout = seconds("--timeout", &cli.timeout)?;
+    Ok(Web {
+        headers: headers?,
+        cacert: cli.cacert.as_ref().map(PathBuf::from),
+        connect_timeout: seconds("--connect-timeout", &cli.connect_timeout)?.unwrap_or(usual.connect_timeout),
+        timeout: timeout.unwrap_or(usual.timeout),
+        retry: number("--retry", &cli.retry, 0, u32::MAX)?.unwrap_or(usual.retry),
+        connections: number("--connections", &cli.connections, 1, MOST_CONNECTIONS)?
+            .map_or(usual.connections, |n| n as usize),
+    })
+}
+
+/// `Name: value`.
+fn header(line: &str) -> Result<(String, String)> {
+    // A value may be a secret: it is not repeated.
+    let (name, value) = line.split_once(':').unwrap_or((line, ""));
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if !line.contains(':') || name.is_empty() || !name.chars().all(token) || value.chars().any(|c| c.is_control()) {
+        return Err(Error::usage("--header: it takes one header line, \"Name: value\""));
+    }
+    let own = ["range", "if-range", "connection", "content-length", "transfer-encoding", "host"];
+    if own.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        let why = format!("--header {name}: dio-cp sets it by itself");
+        return Err(Error::usage(why).hint("--skip and --count copy a part"));
+    }
+    Ok((name.to_string(), value.trim().to_string()))
+}
+
+fn seconds(option: &str, text: &Option<String>) -> Result<Option<Duration>> {
+    let Some(text) = text else { return Ok(None) };
+    let found = text.parse().ok().filter(|seconds| *seconds > 0.0);
+    match found.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(time) if time < LONGEST_TIMEOUT => Ok(Some(time)),
+        _ => Err(Error::usage(format!("{option} {text}: it takes a number of seconds, 0.5 or 30"))),
+    }
+}
+
+fn number(option: &str, text: &Option<String>, least: u32, most: u32) -> Result<Option<u32>> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse::<u32>() {
+        Ok(n) if (least..=most).contains(&n) => Ok(Some(n)),
+        _ => Err(Error::usage(format!("{option} {text}: it takes a number from {least} to {most}"))),
+    }
 }
 
 /// `sha256`, `sha256:HEX`, `sha256=HEX`, `sha256-HEX`; and the list.
@@ -128,9 +203,9 @@ fn end(word: &OsStr) -> Result<End> {
     if bytes.is_empty() {
         return Err(Error::usage("SRC or DST is empty; - is standard input or output"));
     }
-    if [&b"http://"[..], b"https://"].iter().any(|scheme| bytes.starts_with(scheme)) {
-        let url = quoted(std::path::Path::new(word));
-        return Err(Error::usage("this build cannot read URLs").hint(format!("curl -fL {url} | dio-cp - DST")));
+    if End::is_url(word.as_ref()) {
+        let Some(url) = word.to_str() else { return Err(Error::usage("the URL is not UTF-8; percent-encode it")) };
+        return Ok(End::Url(url.to_string()));
     }
     Ok(if bytes == b"-" { End::Standard } else { End::Path(PathBuf::from(word)) })
 }
@@ -226,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_url_takes_is_taken() {
+        let words = ["HTTPS://example.org/a", "b", "--header", "A: b:c", "--header", "D:e", "--timeout", "0.5"];
+        let job = parse(&words).ok();
+        assert_eq!(job.as_ref().map(|j| j.source.clone()), Some(End::Url("HTTPS://example.org/a".into())));
+        let web = job.map(|j| j.web).unwrap_or_default();
+        assert_eq!(web.headers, [("A".into(), "b:c".into()), ("D".into(), "e".into())]);
+        assert_eq!((web.timeout, web.connections, web.retry), (Duration::from_millis(500), 1, 5));
+    }
+
+    #[test]
     fn dd_words_get_the_right_form() {
         let hint = |line: &str| {
             let words: Vec<String> = line.split(' ').map(str::to_string).collect();
@@ -248,7 +333,16 @@ mod tests {
         assert!(refused(&["a", "b", "-n", "--in-place"]).contains("overwrite"));
         assert!(refused(&["-", "b", "-p"]).contains("no attributes"));
         assert!(refused(&["a", "b", "--skip", "8E", "--count", "8E"]).contains("8 EiB"));
-        assert!(refused(&["https://example.org/a.iso", "b"]).contains("curl"));
+        assert!(refused(&["a", "b", "--retry", "2"]).contains("no URL"));
+        assert!(refused(&["-", "b", "--resume"]).contains("asked again"));
+        let url = "https://example.org/a.iso";
+        assert!(refused(&[url, "b", "--header", "no colon"]).contains("Name: value"));
+        assert!(refused(&[url, "b", "--header", "a: b\r\nc: d"]).contains("one header line"));
+        assert!(refused(&[url, "b", "--header", "Range: bytes=0-1"]).contains("--skip"));
+        assert!(refused(&[url, "b", "--timeout", "0"]).contains("seconds"));
+        assert!(refused(&[url, "b", "--timeout", "1e300"]).contains("seconds"));
+        assert!(refused(&[url, "b", "--connections", "65"]).contains("from 1 to 64"));
+        assert!(refused(&[url, "b", "-p"]).contains("no attributes"));
         assert!(refused(&["a", ""]).contains("empty"));
     }
 }

@@ -4,6 +4,6 @@ mod progress;
 mod report;
 mod survey;
 
-pub use progress::{Display, Shown};
+pub use progress::{Display, Shown, Words};
 pub use report::{cache_lines, digest_line, json, last_line, require_clean};
 pub use survey::{SurveyOptions, survey};

@@ -2,6 +2,8 @@
 
 mod file;
 mod stream;
+#[cfg(feature = "url")]
+mod url;
 
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
@@ -11,8 +13,9 @@ use std::path::Path;
 use crate::block::{Block, Layout};
 use crate::direct::{Direct, Traffic};
 use crate::error::{Error, Result, quoted};
+use crate::event::Observer;
 use crate::job::{End, Job};
-use crate::origin::Origin;
+use crate::origin::{Origin, OwnName};
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -21,6 +24,17 @@ pub trait Source: Sync {
     /// Claims the next range, in order, and fills the block with it. False: there is no more, or
     /// the copy is over. Files read outside any lock, in parallel; streams inside one.
     fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool>;
+
+    /// How the copy will go; called before the first block is claimed.
+    fn begin(&mut self, _course: Course) {}
+
+    /// The copy is over before its time: whoever waits in [`Source::next`] should not wait on.
+    fn stop(&self) {}
+
+    /// How many workers it can keep busy whatever the queue depth is.
+    fn workers(&self) -> usize {
+        1
+    }
 
     /// The bytes that the copy will have, if that is known.
     fn length(&self) -> Option<u64>;
@@ -55,10 +69,30 @@ pub trait Source: Sync {
     fn describe(&self) -> String;
 }
 
-/// Opens the source. Nothing is read yet.
-pub fn open(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
+/// How a copy will go, as far as the source cares.
+pub struct Course {
+    /// Bytes that are at the destination already, of an earlier copy: a multiple of the block size.
+    pub from: u64,
+    /// The number of the first block.
+    pub number: u64,
+    /// Somebody takes the blocks one after another.
+    #[cfg_attr(not(feature = "url"), allow(dead_code))]
+    pub in_order: bool,
+}
+
+/// Opens the source. Nothing is read yet. `restarts`: how often this copy was begun anew.
+pub fn open<'a>(job: &'a Job, observer: &'a dyn Observer, restarts: u32) -> Result<(Box<dyn Source + 'a>, Origin)> {
     match &job.source {
         End::Standard => standard_input(job),
+        #[cfg(feature = "url")]
+        End::Url(url) => url::open(job, url, observer, restarts),
+        #[cfg(not(feature = "url"))]
+        End::Url(_) => {
+            let _ = (observer, restarts);
+            let name = job.source.name();
+            let why = "this build cannot read URLs: it was made without the cargo feature `url`";
+            Err(Error::usage(why).hint(format!("curl -fL {} | dio-cp - DST", quoted(&name))))
+        }
         End::Path(path) => {
             let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
             if found.is_dir() {
@@ -79,7 +113,12 @@ pub fn open(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
 }
 
 /// A file or block device, opened as `open_as`, known as `name`.
-fn regular(job: &Job, name: &Path, open_as: &Path, position: Option<File>) -> Result<(Box<dyn Source>, Origin)> {
+fn regular<'a>(
+    job: &Job,
+    name: &Path,
+    open_as: &Path,
+    position: Option<File>,
+) -> Result<(Box<dyn Source + 'a>, Origin)> {
     let fail = |e| Error::io("opening", name, e);
     let (reader, file) = crate::direct::DirectReader::open(open_as, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
@@ -91,17 +130,31 @@ fn regular(job: &Job, name: &Path, open_as: &Path, position: Option<File>) -> Re
     }
     let source = file::FileSource::new(job, name, reader, &file, position)?;
     let length = source.length();
-    Ok((Box::new(source), Origin { name: name.into(), metadata, file, length }))
+    let own_name = own_name(job);
+    let identity = source.identity();
+    Ok((Box::new(source), Origin { name: name.into(), own_name, file: Some((file, metadata)), length, identity }))
 }
 
-fn stream(job: &Job, name: &Path, file: File, metadata: Metadata, stored: bool) -> Result<(Box<dyn Source>, Origin)> {
+/// The last part of a path.
+fn own_name(job: &Job) -> Option<OwnName> {
+    let End::Path(path) = &job.source else { return None };
+    path.file_name().map(|name| OwnName { name: name.into(), foreign: false })
+}
+
+fn stream<'a>(
+    job: &Job,
+    name: &Path,
+    file: File,
+    metadata: Metadata,
+    stored: bool,
+) -> Result<(Box<dyn Source + 'a>, Origin)> {
     let kept = file.try_clone().map_err(|e| Error::io("opening", name, e))?;
     let source = stream::StreamSource::new(job, name, file, stored);
-    let length = source.length();
-    Ok((Box::new(source), Origin { name: name.into(), metadata, file: kept, length }))
+    let (length, own_name, file) = (source.length(), own_name(job), Some((kept, metadata)));
+    Ok((Box::new(source), Origin { name: name.into(), own_name, file, length, identity: None }))
 }
 
-fn standard_input(job: &Job) -> Result<(Box<dyn Source>, Origin)> {
+fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, Origin)> {
     let name = Path::new("standard input");
     let fail = |e| Error::io("opening", name, e);
     if sys::was_closed(0) {

@@ -12,13 +12,25 @@ use crate::error::quoted;
 #[derive(Default)]
 pub struct Standing(Mutex<State>, AtomicBool);
 
+/// Makes what was written so far worth keeping, and says what is kept; None: nothing is.
+pub(crate) type Keep = Box<dyn Fn() -> io::Result<Option<String>> + Send>;
+
+/// A file that is being built, apart from its content.
+#[derive(Default)]
+pub(crate) struct Temporary {
+    /// The hidden name that it has until it is complete.
+    pub path: Option<PathBuf>,
+    /// It is not deleted when the copy ends early, if this can keep it.
+    pub keep: Option<Keep>,
+}
+
 #[derive(Default)]
 enum State {
     /// Nothing was touched.
     #[default]
     Untouched,
     /// The new content is being built beside the name.
-    Building { name: PathBuf, existed: bool, temporary: Option<PathBuf> },
+    Building { name: PathBuf, existed: bool, temporary: Temporary },
     /// The destination's own bytes are being overwritten. `reserved`: space behind its end may have
     /// been set aside, to be given back through `file`. `touched`: a write began.
     Overwriting { name: PathBuf, file: Option<File>, reserved: bool, touched: bool },
@@ -33,13 +45,12 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on new content is being built for `name`. `create` makes the file, and gives its
-    /// name if it has one; nobody can abandon the copy between the two.
+    /// From now on new content is being built for `name`. `create` makes the file; nobody can abandon the copy between the two.
     pub(crate) fn build<T>(
         &self,
         name: &Path,
         existed: bool,
-        create: impl FnOnce() -> io::Result<(T, Option<PathBuf>)>,
+        create: impl FnOnce() -> io::Result<(T, Temporary)>,
     ) -> io::Result<T> {
         let mut state = self.lock();
         if matches!(*state, State::Abandoned { .. }) {
@@ -52,7 +63,10 @@ impl Standing {
 
     /// From now on `name`'s own bytes are to be overwritten; `file`, unless it is a device.
     pub(crate) fn overwrite(&self, name: &Path, file: Option<File>) {
-        *self.lock() = State::Overwriting { name: name.into(), file, reserved: false, touched: false };
+        let mut state = self.lock();
+        // Of a copy that begins anew, an earlier attempt may have touched it.
+        let touched = matches!(*state, State::Overwriting { touched: true, .. });
+        *state = State::Overwriting { name: name.into(), file, reserved: false, touched };
     }
 
     /// Space behind the end is being set aside for what is to be overwritten.
@@ -85,9 +99,36 @@ impl Standing {
         Ok(())
     }
 
-    /// Ends the copy before its time: removes a named temporary, lets nothing be published any
-    /// more, and says what is left. The same answer however often it is asked.
+    /// Takes back what was begun, so that the copy can begin anew. False: it was ended meanwhile, or
+    /// what was written cannot be taken back.
+    pub(crate) fn start_over(&self) -> bool {
+        let mut state = self.lock();
+        match &*state {
+            State::Building { temporary, .. } => {
+                if temporary.path.as_ref().is_some_and(|path| std::fs::remove_file(path).is_err()) {
+                    return false; // it would be left behind; ending the copy tells
+                }
+                *state = State::Untouched;
+                true
+            }
+            // A device: it is written over from the start. A file could keep a longer end.
+            State::Overwriting { file: None, .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Ends the copy before its time: removes a named temporary or, for `--resume`, keeps it; lets
+    /// nothing be published any more, and says what is left. The same answer however often it is asked.
     pub fn abandon(&self) -> Option<String> {
+        self.end(true)
+    }
+
+    /// As [`Standing::abandon`], but what was copied is wrong, and not worth keeping.
+    pub(crate) fn discard(&self) -> Option<String> {
+        self.end(false)
+    }
+
+    fn end(&self, keep: bool) -> Option<String> {
         let mut state = self.lock();
         let left = match &*state {
             State::Untouched => None,
@@ -97,9 +138,19 @@ impl Standing {
                     true => format!("{name} is as it was"),
                     false => format!("{name} was not created"),
                 };
-                if let Some(Err(e)) = temporary.as_ref().map(std::fs::remove_file) {
-                    let temporary = temporary.as_deref().unwrap_or(Path::new(""));
-                    left += &format!("; {} is left behind and can be deleted ({e})", quoted(temporary));
+                let Temporary { path, keep: keeper } = temporary;
+                match keeper.as_ref().filter(|_| keep).map(|keeper| keeper()) {
+                    Some(Ok(Some(kept))) => {
+                        let left = Some(format!("{left}; {kept}"));
+                        *state = State::Abandoned { left: left.clone() };
+                        return left;
+                    }
+                    Some(Err(e)) => left += &format!("; what was copied could not be kept ({e})"),
+                    _ => {}
+                }
+                if let Some(Err(e)) = path.as_ref().map(std::fs::remove_file) {
+                    let path = path.as_deref().unwrap_or(Path::new(""));
+                    left += &format!("; {} is left behind and can be deleted ({e})", quoted(path));
                 }
                 Some(left)
             }
@@ -133,7 +184,7 @@ mod tests {
     #[test]
     fn nothing_is_published_after_it_was_abandoned() -> io::Result<()> {
         let standing = Standing::default();
-        standing.build(Path::new("x"), true, || Ok(((), None)))?;
+        standing.build(Path::new("x"), true, || Ok(((), Temporary::default())))?;
         assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
         let mut ran = false;
         let publish = || {

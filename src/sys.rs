@@ -213,6 +213,19 @@ pub fn set_direct(file: &File, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Locks an open file for as long as it is open (flock(2)). Fails with `WouldBlock` if somebody else has it.
+pub fn lock(file: &File) -> io::Result<()> {
+    // SAFETY: integers only.
+    retry(|| check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }))?;
+    Ok(())
+}
+
+/// The user whose rights this process has (geteuid(2)).
+pub fn effective_user() -> u32 {
+    // SAFETY: always succeeds, and takes nothing.
+    unsafe { libc::geteuid() }
+}
+
 /// Reads without leaving pages behind (`RWF_DONTCACHE`); at the file's own position if `at` is None.
 pub fn read_dontcache(file: &File, buffer: &mut [u8], at: Option<u64>) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len().min(MAX_TRANSFER) };

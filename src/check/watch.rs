@@ -1,7 +1,7 @@
 //! `--check-cache`: what of source and destination is in the page cache before, at most during, and
 //! after the copy.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,8 +43,8 @@ pub struct Watch {
 impl Watch {
     /// Begins with what is there now.
     pub fn new(from: &Origin, name: &Path, to: Option<&File>) -> Result<Self> {
-        let kind = from.metadata.file_type();
-        let source = (kind.is_file() || kind.is_block_device()).then_some(&from.file);
+        let has_pages = |found: &Metadata| found.is_file() || found.file_type().is_block_device();
+        let source = from.file.as_ref().filter(|(_, found)| has_pages(found)).map(|(file, _)| file);
         let watch = |name: &Path, file: Option<&File>| {
             file.map(|file| Watched::new(file).map_err(|e| Error::io("looking at the cache of", name, e))).transpose()
         };

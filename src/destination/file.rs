@@ -1,15 +1,17 @@
 //! A file, or a block device, as a destination: blocks are written in parallel, each at its offset.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::partial::{self, Opened, Partial};
 use super::publish::{self, Unpublished, sync_directory};
 use super::{Destination, Finished, Inspect, attributes};
 use crate::block::Block;
 use crate::direct::{self, DirectWriter};
 use crate::error::{Error, Result, size};
+use crate::event::Observer;
 use crate::job::{Job, Sparse};
 use crate::origin::Origin;
 use crate::standing::Standing;
@@ -32,6 +34,8 @@ pub struct FileDestination<'a> {
     writer: DirectWriter,
     /// How it gets its name; None: it has it.
     publication: Option<Publication>,
+    /// Bytes that an earlier copy left.
+    resumed: u64,
     /// Up to where an owned file of unknown length has space.
     reserved: Mutex<u64>,
     device: bool,
@@ -43,11 +47,20 @@ pub struct FileDestination<'a> {
 struct Publication {
     existed: bool,
     temporary: Option<PathBuf>,
+    /// For --resume.
+    partial: Option<Arc<Partial>>,
 }
 
 impl<'a> FileDestination<'a> {
     /// New content for `path`, published at the end.
-    pub fn replace(job: &'a Job, from: &Origin, path: PathBuf, existed: bool, standing: &'a Standing) -> Result<Self> {
+    pub fn replace(
+        job: &'a Job,
+        from: &Origin,
+        path: PathBuf,
+        existed: bool,
+        observer: &dyn Observer,
+        standing: &'a Standing,
+    ) -> Result<Self> {
         if existed {
             // Fails now for what would fail at the end: permissions, attributes, a read-only disk.
             match File::options().write(true).open(&path) {
@@ -55,13 +68,23 @@ impl<'a> FileDestination<'a> {
                 other => drop(other.map_err(|e| Error::io("replacing", &path, e))?),
             }
         }
-        let mode = new_mode(&from.metadata);
+        if job.resume
+            && let Some(opened) = partial::resumable(job, from, &path, existed, observer, standing)?
+        {
+            let Opened { unpublished: Unpublished { file, refused, temporary }, partial, resumed, .. } = opened;
+            let publication = Publication { existed, temporary, partial: Some(partial) };
+            let mut destination = Self::over(job, path, file, refused, Some(publication), standing)?;
+            destination.writer.go_on_from(resumed);
+            destination.resumed = resumed;
+            return Ok(destination);
+        }
+        let mode = new_mode(from);
         let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, standing)?;
         if existed && !job.preserve {
             let found = std::fs::metadata(&path).map_err(|e| Error::io("replacing", &path, e))?;
             attributes::keep_owner(&file, &path, &found)?;
         }
-        let publication = Some(Publication { existed, temporary });
+        let publication = Some(Publication { existed, temporary, partial: None });
         Self::over(job, path, file, refused, publication, standing)
     }
 
@@ -99,7 +122,8 @@ impl<'a> FileDestination<'a> {
         let owned = publication.is_some();
         let writer = DirectWriter::over(file, refused, job.direct, owned, job.block_size).map_err(fail)?;
         let (reserved, touched) = (Mutex::new(0), AtomicBool::new(false));
-        Ok(Self { job, name, file: kept, writer, publication, reserved, device: false, touched, standing })
+        let resumed = 0;
+        Ok(Self { job, name, file: kept, writer, publication, resumed, reserved, device: false, touched, standing })
     }
 
     /// Gives a growing file space ahead of the writes. What is too much is cut off at the end.
@@ -115,6 +139,32 @@ impl<'a> FileDestination<'a> {
                 _ => u64::MAX,
             };
         }
+    }
+
+    fn put_block(&self, block: &Block) -> Result<()> {
+        let at = self.job.seek + block.offset;
+        if !self.touched.swap(true, Ordering::Relaxed) {
+            self.standing.touch();
+        }
+        if block.hole {
+            return self.put_zeros(at, block.len);
+        }
+        let data = block.data();
+        if self.job.sparse != Sparse::Always || self.device {
+            let end = at + block.len;
+            if self.publication.is_some() && end > STEP / 4 {
+                self.reserve_ahead(end);
+            }
+            return self.put_data(data, at);
+        }
+        let granule = HOLE.min(self.job.block_size);
+        for (start, len, zero) in runs(data, granule) {
+            match zero {
+                true => self.put_zeros(at + start as u64, len as u64)?,
+                false => self.put_data(&data[start..start + len], at + start as u64)?,
+            }
+        }
+        Ok(())
     }
 
     fn put_data(&self, data: &[u8], at: u64) -> Result<()> {
@@ -137,6 +187,10 @@ impl Destination for FileDestination<'_> {
 
     fn file(&self) -> Option<&File> {
         Some(&self.file)
+    }
+
+    fn resumed(&self) -> u64 {
+        self.resumed
     }
 
     fn reserve(&self, offset: u64, len: u64) -> Result<()> {
@@ -163,29 +217,14 @@ impl Destination for FileDestination<'_> {
     }
 
     fn put(&self, block: &Block, _turns: &Turnstile) -> Result<()> {
-        let at = self.job.seek + block.offset;
-        if !self.touched.swap(true, Ordering::Relaxed) {
-            self.standing.touch();
-        }
-        if block.hole {
-            return self.put_zeros(at, block.len);
-        }
-        let data = block.data();
-        if self.job.sparse != Sparse::Always || self.device {
-            let end = at + block.len;
-            if self.publication.is_some() && end > STEP / 4 {
-                self.reserve_ahead(end);
-            }
-            return self.put_data(data, at);
-        }
-        let granule = HOLE.min(self.job.block_size);
-        for (start, len, zero) in runs(data, granule) {
-            match zero {
-                true => self.put_zeros(at + start as u64, len as u64)?,
-                false => self.put_data(&data[start..start + len], at + start as u64)?,
-            }
-        }
-        Ok(())
+        self.put_block(block)?;
+        let Some(partial) = self.publication.as_ref().and_then(|publication| publication.partial.as_ref()) else {
+            return Ok(());
+        };
+        // Less than a unit at the very end is written only when all is there.
+        let end = block.offset + block.len;
+        let written = partial.wrote(block.offset, end - end % self.unit());
+        written.map_err(|e| Error::io("keeping what was copied to", &self.name, e))
     }
 
     fn finish(mut self: Box<Self>, from: &Origin, inspect: Inspect<'_>) -> Result<Finished> {
@@ -209,8 +248,9 @@ impl Destination for FileDestination<'_> {
         }
         let written = result.map_err(|e| Error::io("completing", &name, e))?;
         inspect(&file, job.seek)?;
-        if let Some(Publication { existed, temporary }) = publication {
-            publish::publish(&file, temporary.as_deref(), &name, existed, job.no_clobber, standing)?;
+        if let Some(Publication { existed, temporary, partial }) = publication {
+            let complete = || partial.as_ref().map_or(Ok(()), |partial| partial.complete());
+            publish::publish(&file, temporary.as_deref(), &name, (existed, job.no_clobber), complete, standing)?;
             if sync {
                 sync_directory(&name, &file)?;
             }
@@ -239,14 +279,14 @@ fn attributes_of(
     publication: Option<&Publication>,
 ) -> Result<Vec<String>> {
     let Some(publication) = publication else { return Ok(Vec::new()) };
-    if job.preserve {
-        return attributes::preserve(file, name, &from.file, &from.metadata);
+    if let Some((source, of)) = from.file.as_ref().filter(|_| job.preserve) {
+        return attributes::preserve(file, name, source, of);
     }
     let found = if publication.existed { std::fs::metadata(name).ok() } else { None };
     if let Some(found) = found {
         attributes::keep(file, name, &found)?;
     } else if publication.temporary.is_some() {
-        let mode = new_mode(&from.metadata) & !job.umask;
+        let mode = new_mode(from) & !job.umask;
         attributes::set_mode(file, mode).map_err(|e| Error::io("creating", name, e))?;
     }
     Ok(Vec::new())
@@ -278,7 +318,8 @@ pub fn open_existing(path: &Path, job: &Job, flags: i32) -> std::io::Result<(Fil
 }
 
 /// The mode that a new file gets, before the umask: that of a source that is a file.
-fn new_mode(source: &Metadata) -> u32 {
+fn new_mode(from: &Origin) -> u32 {
     use std::os::unix::fs::MetadataExt;
-    if source.is_file() { source.mode() & 0o777 } else { 0o666 }
+    let source = from.file.as_ref().map(|(_, found)| found).filter(|found| found.is_file());
+    source.map_or(0o666, |found| found.mode() & 0o777)
 }

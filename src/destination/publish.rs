@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::direct::{self, Direct};
 use crate::error::{Error, Result, quoted};
-use crate::standing::Standing;
+use crate::standing::{Standing, Temporary};
 use crate::sys;
 
 /// A file that gets its name at the end.
@@ -34,7 +34,7 @@ pub fn create(path: &Path, existed: bool, mode: u32, policy: Direct, standing: &
                 Some(made) => made,
                 None => named(path, policy)?,
             };
-            let temporary = made.temporary.clone();
+            let temporary = Temporary { path: made.temporary.clone(), keep: None };
             Ok((made, temporary))
         })
         .map_err(|e| match e.kind() {
@@ -89,34 +89,33 @@ fn temporary_name(path: &Path) -> PathBuf {
     directory_of(path).join(OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()))
 }
 
-/// Gives the finished file the name `path`; `exclusive`: only if nobody has it.
+/// Gives the finished file the name `path`; `exclusive`: only if nobody has it. `last` comes right before.
 pub fn publish(
     file: &File,
     temporary: Option<&Path>,
     path: &Path,
-    replace: bool,
-    exclusive: bool,
+    (replace, exclusive): (bool, bool),
+    last: impl FnOnce() -> io::Result<()>,
     standing: &Standing,
 ) -> Result<()> {
-    standing
-        .publish(|| match temporary {
-            Some(temporary) if exclusive => rename_exclusive(temporary, path),
-            Some(temporary) => std::fs::rename(temporary, path),
-            None if replace => sys::link_over(file, &temporary_name(path), path),
-            None => match sys::link(file, path) {
-                // Somebody was faster. Without -n the later one wins, as with cp.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
-                    sys::link_over(file, &temporary_name(path), path)
-                }
-                other => other,
-            },
-        })
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists if exclusive => {
-                Error::failed("creating", path, "it exists by now, and -n says not to replace it")
+    let give_name = || match temporary {
+        Some(temporary) if exclusive => rename_exclusive(temporary, path),
+        Some(temporary) => std::fs::rename(temporary, path),
+        None if replace => sys::link_over(file, &temporary_name(path), path),
+        None => match sys::link(file, path) {
+            // Somebody was faster. Without -n the later one wins, as with cp.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
+                sys::link_over(file, &temporary_name(path), path)
             }
-            _ => Error::io("naming", path, e),
-        })
+            other => other,
+        },
+    };
+    standing.publish(|| last().and_then(|()| give_name())).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists if exclusive => {
+            Error::failed("creating", path, "it exists by now, and -n says not to replace it")
+        }
+        _ => Error::io("naming", path, e),
+    })
 }
 
 fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {

@@ -117,6 +117,10 @@ impl Destination for StreamDestination<'_> {
         self.stored.then_some(&self.file)
     }
 
+    fn in_order(&self) -> bool {
+        true
+    }
+
     fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
         let Some(result) = turns.pass(block.number, || self.write_block(block, turns)) else { return Ok(()) };

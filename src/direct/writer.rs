@@ -153,6 +153,11 @@ impl DirectWriter {
         }
     }
 
+    /// For a file that this writer owns and of which `end` bytes are there: an earlier writer's.
+    pub(crate) fn go_on_from(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::AcqRel);
+    }
+
     /// What the file asks of transfers. Writes that keep to it, from an [`AlignedBuffer`], go
     /// straight through; all others cost a copy or a merge.
     pub fn alignment(&self) -> Alignment {

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,21 @@ pub enum Shown {
     Nothing,
 }
 
+/// How much is said beside the progress, each with what is before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub enum Words {
+    /// Errors only.
+    Errors,
+    /// What the user should know at once.
+    Notices,
+    /// What was chosen, and why.
+    Details,
+}
+
 /// Shows a copy's events.
 pub struct Display {
     shown: Shown,
-    verbose: bool,
+    words: Words,
     /// Standard input is the data, so that answers come from the terminal itself.
     stdin_is_data: bool,
     state: Arc<State>,
@@ -45,7 +56,7 @@ pub struct Display {
 struct State {
     started: Instant,
     bytes: AtomicU64,
-    total: OnceLock<Option<u64>>,
+    total: Mutex<Option<u64>>,
     phase: Mutex<Phase>,
     /// Somebody printed to the terminal, and the bar is gone for good.
     over: AtomicBool,
@@ -53,11 +64,11 @@ struct State {
 
 impl Display {
     /// Starts to show; the clock starts too.
-    pub fn new(shown: Shown, verbose: bool, stdin_is_data: bool) -> Self {
+    pub fn new(shown: Shown, words: Words, stdin_is_data: bool) -> Self {
         let state = Arc::new(State {
             started: Instant::now(),
             bytes: AtomicU64::new(0),
-            total: OnceLock::new(),
+            total: Mutex::new(None),
             phase: Mutex::new(Phase::Copying),
             over: AtomicBool::new(false),
         });
@@ -66,7 +77,7 @@ impl Display {
             bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
             bar
         });
-        Self { shown, verbose, stdin_is_data, state, bar, ticker: Mutex::new(None) }
+        Self { shown, words, stdin_is_data, state, bar, ticker: Mutex::new(None) }
     }
 
     /// The line that SIGUSR1 asks for.
@@ -103,13 +114,18 @@ impl Display {
     }
 
     fn start(&self, total: Option<u64>) {
-        self.state.total.get_or_init(|| total);
+        *self.state.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
+        self.state.bytes.store(0, Ordering::Relaxed); // it may begin anew
+        if let Some(bar) = &self.bar {
+            bar.set_position(0);
+        }
         if let (Some(bar), Some(total)) = (&self.bar, total) {
             // Narrower than most terminals: a line that wraps cannot be drawn over.
             bar.set_length(total);
             bar.set_style(style("{bar:20} {percent:>3} % {bytes} of {total_bytes} {rate} {eta} left {msg}"));
         }
-        if self.shown != Shown::Nothing {
+        let ticking = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if self.shown != Shown::Nothing && !ticking {
             let (stop, stopped) = mpsc::channel::<()>();
             let (state, bar, json) = (self.state.clone(), self.bar.clone(), self.shown == Shown::Json);
             let pause = if bar.is_some() { FRAME } else { LINE };
@@ -142,13 +158,17 @@ impl Display {
 }
 
 impl State {
+    fn total(&self) -> Option<u64> {
+        *self.total.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase(&self) -> Phase {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self) -> String {
         let line = last_line(self.bytes.load(Ordering::Relaxed), self.started.elapsed());
-        let total = self.total.get().copied().flatten().map(|total| format!(", of {}", size(total)));
+        let total = self.total().map(|total| format!(", of {}", size(total)));
         let phase = match self.phase() {
             Phase::Copying => String::new(),
             other => format!(", {}", other.name()),
@@ -158,7 +178,7 @@ impl State {
 
     fn json(&self, phase: &str) -> String {
         let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.started.elapsed().as_secs_f64());
-        let total = self.total.get().copied().flatten();
+        let total = self.total();
         let rate = if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 };
         serde_json::json!({
             "phase": phase,
@@ -185,11 +205,8 @@ impl Observer for Display {
                 }
             }
             Event::Phase(phase) => self.phase(phase),
-            Event::Detail(text) => {
-                if self.verbose {
-                    self.print(&format!("dio-cp: {text}"));
-                }
-            }
+            Event::Detail(text) => self.say(Words::Details, text),
+            Event::Notice(text) => self.say(Words::Notices, text),
         }
     }
 
@@ -220,6 +237,12 @@ impl Observer for Display {
 }
 
 impl Display {
+    fn say(&self, words: Words, text: &str) {
+        if self.words >= words {
+            self.print(&format!("dio-cp: {text}"));
+        }
+    }
+
     fn print_question(&self, question: &str) {
         // Nobody to tell if standard error is gone; the answer will then be no.
         let _ = write!(io::stderr(), "dio-cp: {question} [y/N] ");

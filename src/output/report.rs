@@ -1,7 +1,6 @@
 //! The last line, in dd's words.
 
 use std::ffi::OsStr;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::check::watch::{self, Course};
@@ -9,7 +8,7 @@ use crate::check::{digest, list};
 use crate::copy::Report;
 use crate::direct::Traffic;
 use crate::error::{Error, Result};
-use crate::job::{End, Job};
+use crate::job::Job;
 use humansize::{BINARY, DECIMAL, FormatSizeOptions, format_size};
 
 /// `2147483648 bytes (2.1 GB, 2.0 GiB) copied, 1.87 s, 1.1 GB/s`
@@ -32,10 +31,7 @@ pub fn digest_line(report: &Report, name: &OsStr) -> Option<Vec<u8>> {
 
 /// Everything that the report knows, as one JSON object.
 pub fn json(report: &Report, job: &Job) -> String {
-    let source = match &job.source {
-        End::Standard => "-".to_string(),
-        End::Path(path) => path.display().to_string(),
-    };
+    let source = job.source.name().display().to_string();
     let digest = report
         .digest
         .as_ref()
@@ -45,6 +41,7 @@ pub fn json(report: &Report, job: &Job) -> String {
         "source": source,
         "destination": report.destination.display().to_string(),
         "bytes": report.bytes,
+        "resumed": report.resumed,
         "holes": report.holes,
         "read": traffic(&report.read),
         "written": traffic(&report.written.traffic),
@@ -85,10 +82,11 @@ pub fn cache_lines(report: &Report) -> Vec<String> {
 }
 
 /// Fails if the copy left pages in the cache, or if that is not known.
-pub fn require_clean(report: &Report, job: &Job, source: &Path) -> Result<()> {
-    for (path, course) in [(source, &report.cache.0), (&report.destination, &report.cache.1)] {
+pub fn require_clean(report: &Report, job: &Job) -> Result<()> {
+    let source = job.source.name();
+    for (path, course) in [(&source, &report.cache.0), (&report.destination, &report.cache.1)] {
         // A file that was replaced had no pages: whatever is there, the copy left.
-        let whole = path == report.destination && !job.in_place && report.written.cached_pages.is_some();
+        let whole = *path == report.destination && !job.in_place && report.written.cached_pages.is_some();
         match course.as_ref().map(|course| if whole { course.after } else { course.added() }) {
             None | Some(Some(0)) => {}
             Some(Some(pages)) => {

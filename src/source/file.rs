@@ -6,11 +6,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::Source;
+use super::{Course, Source};
 use crate::block::{Block, Layout};
 use crate::direct::{DirectReader, Traffic};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
+use crate::origin::Identity;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -77,6 +78,20 @@ impl FileSource {
         let start = begin + job.skip;
         let claimed = Mutex::default();
         Ok(Self { name: name.into(), reader, file, position, start, len, whole, opened, sparse, claimed })
+    }
+
+    /// By what it is known again: which file, how long, when it was changed. A device has no such marks.
+    pub fn identity(&self) -> Option<Identity> {
+        let found = &self.opened;
+        found.is_file().then(|| {
+            vec![
+                ("file", format!("{}:{}", found.dev(), found.ino())),
+                ("length", self.whole.to_string()),
+                ("modification time", format!("{}.{:09}", found.mtime(), found.mtime_nsec())),
+                ("offset", self.start.to_string()),
+                ("number of bytes", self.len.to_string()),
+            ]
+        })
     }
 
     /// Finds what is at `from`: the hole that ends there, or the data that begins there.
@@ -147,6 +162,11 @@ impl Source for FileSource {
             return Err(self.shrank(at + read as u64));
         }
         Ok(true)
+    }
+
+    fn begin(&mut self, course: Course) {
+        let claimed = self.claimed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (claimed.offset, claimed.number) = (course.from, course.number);
     }
 
     fn length(&self) -> Option<u64> {

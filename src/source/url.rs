@@ -1,0 +1,391 @@
+//! A URL as a source: one connection read in order, or several that fetch ranges side by side. What is
+//! lost on the way is asked for again, from the byte that was reached, and only of the same version.
+//!
+//! ```text
+//! url          lanes, each with its range; who reads which block
+//!   lanes      which connection fetches which range
+//!   client     one request, redirects followed
+//!     answer, transport, tls, proxy, login
+//!   retry      what is worth trying again, and when
+//!   name       the file name
+//! ```
+
+mod answer;
+mod client;
+mod lanes;
+mod login;
+mod name;
+mod proxy;
+mod retry;
+mod tls;
+mod transport;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ::url::Url;
+
+use self::answer::Answer;
+use self::client::{Client, Wanted};
+use self::lanes::{Lane, Lanes};
+use self::retry::{Cure, PROGRESS, Trouble};
+use super::{Course, Source};
+use crate::block::{Block, Layout};
+use crate::error::{Error, Result, quoted};
+use crate::event::{Event, Observer};
+use crate::job::{End, Job};
+use crate::origin::{Identity, Origin};
+use crate::turnstile::Turnstile;
+
+/// Between two looks at whether the copy is over.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub struct UrlSource<'a> {
+    client: Client<'a>,
+    observer: &'a dyn Observer,
+    name: PathBuf,
+    asked: Url,
+    /// Where the first answer came from; what follows is asked of the same.
+    found: Url,
+    /// Offset of the first byte to copy.
+    start: u64,
+    /// Bytes to copy, if that is known.
+    len: Option<u64>,
+    /// Only the user says so: it has to be looked whether it is true.
+    doubtful: bool,
+    /// Bytes of the whole.
+    total: Option<u64>,
+    version: Option<String>,
+    connections: usize,
+    restarts: u32,
+    lanes: Lanes,
+}
+
+/// Asks for the URL, and takes what the answer's header says.
+pub fn open<'a>(
+    job: &'a Job,
+    url: &str,
+    observer: &'a dyn Observer,
+    restarts: u32,
+) -> Result<(Box<dyn Source + 'a>, Origin)> {
+    let name = job.source.name();
+    let usage = |why: &str| Error::usage(format!("{} is no URL: {why}", quoted(&name)));
+    let mut asked = Url::parse(url).map_err(|e| usage(&e.to_string()))?;
+    asked.set_fragment(None);
+    if asked.host_str().is_none_or(str::is_empty) {
+        return Err(usage("it has no host"));
+    }
+    let client = Client::new(&job.web, asked.clone(), observer);
+    let mut source = UrlSource {
+        client,
+        observer,
+        name,
+        found: asked.clone(),
+        asked,
+        start: job.skip,
+        len: None,
+        doubtful: false,
+        total: None,
+        version: None,
+        connections: job.web.connections,
+        restarts,
+        lanes: Lanes::default(),
+    };
+    let disposition = source.ask_first(job)?;
+    let own_name = name::own_name(&source.asked, disposition.as_deref());
+    let (length, identity) = (source.len, source.identity());
+    let origin = Origin { name: source.name.clone(), own_name, file: None, length, identity };
+    Ok((Box::new(source), origin))
+}
+
+impl UrlSource<'_> {
+    /// The first request: what is there, and can it be had in ranges? Gives the proposed file name.
+    fn ask_first(&mut self, job: &Job) -> Result<Option<Vec<u8>>> {
+        let parallel = self.connections > 1;
+        let first = job.count.unwrap_or(u64::MAX).min(job.block_size as u64);
+        let range = match job.count {
+            Some(0) => None,
+            _ if parallel => Some((self.start, Some(self.start.saturating_add(first)))),
+            Some(count) => Some((self.start, Some(self.start.saturating_add(count)))),
+            None if self.start > 0 => Some((self.start, None)),
+            None => None,
+        };
+        let wanted = Wanted { range, version: None, more_follow: parallel };
+        let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
+        let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), false)?;
+        let why = match (parallel, answer.partial, answer.total, &answer.version) {
+            (true, false, _, _) if !answer.behind_end => Some("the server does not serve ranges"),
+            (true, true, None, _) => Some("the server does not say how long it is"),
+            (true, true, _, None) => Some("the server does not name the version (ETag, Last-Modified)"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            self.connections = 1;
+            self.observer.event(Event::Notice(&format!("one connection for {}: {why}", quoted(&self.name))));
+            if answer.partial {
+                let range = (self.start > 0).then_some((self.start, None));
+                let wanted = Wanted { range, ..Wanted::default() };
+                answer = self.ask(&mut lane, wanted, &Turnstile::default(), false)?;
+            }
+        }
+        (self.total, self.version, self.found) = (answer.total, answer.version.clone(), answer.url.clone());
+        if let Some(total) = self.total {
+            if let Some(wanted) = job.size.filter(|wanted| *wanted != total) {
+                return Err(Error::content(&self.name, format!("it has {total} bytes, and --size says {wanted}")));
+            }
+            if self.start > total {
+                let why = format!("--skip {} is behind the end of {}", self.start, quoted(&self.name));
+                return Err(Error::usage(why).hint(format!("it has {total} bytes")));
+            }
+        }
+        self.len = match (self.total, job.size, job.count) {
+            (Some(total), _, count) => Some((total - self.start).min(count.unwrap_or(u64::MAX))),
+            (None, Some(size), count) => Some(size.saturating_sub(self.start).min(count.unwrap_or(u64::MAX))),
+            (None, None, Some(0)) => Some(0),
+            (None, None, _) => None,
+        };
+        self.doubtful = self.total.is_none() && job.size.is_some();
+        lane.end = match self.connections {
+            1 => self.len.filter(|_| !self.doubtful).or(job.count).unwrap_or(u64::MAX),
+            _ => first.min(self.len.unwrap_or(0)),
+        };
+        let disposition = answer.disposition.clone();
+        if !answer.behind_end {
+            lane.ahead = self.start.saturating_sub(answer.from);
+            lane.body = Some(answer.body);
+        }
+        self.lanes.first = Some(lane);
+        Ok(disposition)
+    }
+
+    /// By what it is known again.
+    fn identity(&self) -> Option<Identity> {
+        let (version, total) = (self.version.as_ref()?, self.total?);
+        Some(vec![
+            ("URL", quoted(&self.name)),
+            ("version", version.clone()),
+            ("length", total.to_string()),
+            ("offset", self.start.to_string()),
+            ("number of bytes", self.len.unwrap_or(0).to_string()),
+        ])
+    }
+
+    /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
+    fn ask(&self, lane: &mut Lane, wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
+        let mut url = &self.found;
+        loop {
+            match self.client.get(url, wanted) {
+                Ok(answer) => return Ok(answer),
+                // Where it was redirected to may be forgotten by now.
+                Err(trouble) if trouble.cure == Cure::None && *url != self.asked => url = &self.asked,
+                Err(trouble) => self.wait(lane, trouble, turns, answered)?,
+            }
+            if turns.is_shut() {
+                return Err(self.error(lane, "the copy is over"));
+            }
+        }
+    }
+
+    /// Goes on after a pause, or gives up.
+    fn wait(&self, lane: &mut Lane, mut trouble: Trouble, turns: &Turnstile, answered: bool) -> Result<()> {
+        if turns.is_shut() {
+            return Ok(());
+        }
+        if trouble.cure == Cure::Reconnect {
+            trouble.cure = if answered { Cure::Again(None) } else { Cure::None };
+        }
+        if lane.brought >= PROGRESS {
+            lane.failures = self.restarts;
+        }
+        lane.brought = 0;
+        lane.failures = lane.failures.saturating_add(1);
+        let retry = self.client.web.retry;
+        let (hopeless, tried) = (trouble.cure == Cure::None, lane.failures > retry);
+        if hopeless || tried {
+            let mut error = self.error(lane, trouble.why.clone());
+            if let Some(hint) = trouble.hint {
+                error = error.hint(hint);
+            }
+            if tried && !hopeless && retry > 0 {
+                error = self.error(lane, format!("{}; given up after {} attempts", trouble.why, lane.failures));
+                error = error.hint("--retry N tries more often; --resume keeps what was copied");
+            }
+            return Err(error);
+        }
+        let (pause, next) = (trouble.pause(lane.failures), lane.failures + 1);
+        let seconds = (pause.as_secs_f64() * 10.0).round() / 10.0;
+        let error = self.error(lane, trouble.why);
+        self.observer.event(Event::Notice(&format!("{error}; attempt {next} of {} in {seconds} s", retry + 1)));
+        let until = Instant::now() + pause;
+        while !turns.is_shut() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+        if trouble.cure == Cure::StartOver { Err(error.anew()) } else { Ok(()) }
+    }
+
+    fn error(&self, lane: &Lane, why: impl Into<String>) -> Error {
+        let error = Error::failed("reading", &self.name, why);
+        if lane.at > 0 { error.at(self.start + lane.at) } else { error }
+    }
+
+    /// Asks for what a lane has not brought yet: the same version, or none.
+    fn reopen(&self, lane: &mut Lane, turns: &Turnstile) -> Result<()> {
+        let from = self.start + lane.at;
+        let end = (lane.end != u64::MAX).then(|| self.start + lane.end);
+        let whole = from == 0 && self.connections == 1 && end == self.total;
+        let range = (!whole).then_some((from, end));
+        let wanted = Wanted { range, version: self.version.as_deref(), more_follow: self.connections > 1 };
+        let answer = self.ask(lane, wanted, turns, true)?;
+        let same = self.version.is_some() && answer.version == self.version;
+        let why = if answer.total != self.total && !(answer.partial && answer.total.is_none()) || answer.behind_end {
+            Some("it has another length now")
+        } else if answer.version.is_some() && answer.version != self.version {
+            Some("it is another version now")
+        } else if answer.partial && answer.from != from {
+            Some("the server sends another range than it was asked for")
+        } else if !answer.partial && from > 0 && (!same || self.connections > 1) {
+            Some("the server sends it from the start again")
+        } else if self.version.is_none() && lane.at > 0 {
+            Some("the server does not name the version (ETag, Last-Modified)")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            return self.wait(lane, Trouble::new(Cure::StartOver, why), turns, true);
+        }
+        lane.ahead = from - answer.from;
+        lane.body = Some(answer.body);
+        Ok(())
+    }
+
+    /// Reads until `buffer` is full or the lane's range ends. Fewer: the source ended, or the copy is over.
+    fn fill(&self, lane: &mut Lane, buffer: &mut [u8], turns: &Turnstile) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() && !turns.is_shut() {
+            let Some(body) = &mut lane.body else {
+                self.reopen(lane, turns)?;
+                continue;
+            };
+            let ahead = usize::try_from(lane.ahead).unwrap_or(usize::MAX);
+            let room = if ahead > 0 { ahead.min(buffer.len() - filled) } else { buffer.len() - filled };
+            let trouble = match body.read(&mut buffer[filled..filled + room]) {
+                Ok(n @ 1..) if ahead > 0 => {
+                    lane.ahead -= n as u64;
+                    continue;
+                }
+                Ok(0) if ahead > 0 && self.total.is_none() => {
+                    let why = format!("it ended {ahead} bytes before {} was reached", self.start + lane.at);
+                    return Err(self.error(lane, why));
+                }
+                Ok(0) if lane.end == u64::MAX => {
+                    lane.end = lane.at;
+                    break;
+                }
+                Ok(0) if lane.brought > 0 && self.connections > 1 => None, // a shorter range than asked for
+                Ok(0) => Some(Trouble::new(Cure::Again(None), "it ended before its announced length")),
+                Ok(n) => {
+                    filled += n;
+                    lane.at += n as u64;
+                    lane.brought += n as u64;
+                    continue;
+                }
+                Err(e) => Some(Trouble::of_io(&e, self.client.web)),
+            };
+            lane.body = None;
+            if let Some(trouble) = trouble {
+                // Without a version to ask for, what is there cannot be gone on with.
+                let lost = self.version.is_none() && lane.at > 0 && trouble.cure != Cure::None;
+                let cure = if lost { Cure::StartOver } else { trouble.cure };
+                self.wait(lane, Trouble { cure, ..trouble }, turns, true)?;
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Everything that this answer announced was read. It must be everything that the server sends.
+    fn close(&self, lane: &mut Lane) -> Result<()> {
+        let Some(body) = lane.body.take() else { return Ok(()) };
+        let whole = self.len.is_some_and(|len| lane.at == len) && self.connections == 1;
+        let announced = whole && self.total.is_some_and(|total| self.start + lane.at == total);
+        match body.finish() {
+            Ok(false) if announced => Err(self.error(lane, "the server sends more than it announced")),
+            // The next request will find out what is wrong with the connection.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Source for UrlSource<'_> {
+    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
+        let Some(mut lane) = self.lanes.take(layout, turns) else { return Ok(false) };
+        let offset = lane.at;
+        let (lead, room) = layout.place(offset);
+        let room = room.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
+        let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], turns) {
+            // Another worker failed, and ended the connections: that is not this one's story.
+            Err(_) | Ok(_) if turns.is_shut() => return Ok(false),
+            other => other?,
+        };
+        if let Some(len) =
+            self.len.filter(|len| self.doubtful && (lane.at > *len || lane.at == lane.end && lane.at < *len))
+        {
+            let more = if lane.at > len { "at least " } else { "" };
+            let why = format!("it has {more}{} bytes, and --size says {}", self.start + lane.at, self.start + len);
+            return Err(Error::content(&self.name, why));
+        }
+        if lane.at >= lane.end {
+            self.close(&mut lane)?;
+        }
+        self.lanes.give_back(lane);
+        block.number = (offset + layout.lead as u64) / layout.block_size as u64;
+        (block.offset, block.len, block.lead, block.hole) = (offset, read as u64, lead, false);
+        Ok(read > 0)
+    }
+
+    fn begin(&mut self, course: Course) {
+        let mut first = self.lanes.first.take().unwrap_or_else(|| Lane::new(0, self.restarts));
+        if course.from > 0 {
+            // What comes next has another range; the answer that is open is not for it.
+            let end = if self.connections == 1 { self.len.unwrap_or(u64::MAX) } else { course.from };
+            first = Lane { end, ..Lane::new(course.from, self.restarts) };
+        }
+        let more = (1..self.connections).map(|_| Lane::new(first.end, self.restarts)).collect();
+        let len = if self.connections == 1 { first.end } else { self.len.unwrap_or(0) };
+        self.lanes = Lanes::new(first, more, len, course.in_order);
+    }
+
+    fn stop(&self) {
+        self.client.stop();
+    }
+
+    fn workers(&self) -> usize {
+        self.connections
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.len
+    }
+
+    fn data_ranges(&self, _layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        self.len.map_or(Ok(()), |len| each(0, len))
+    }
+
+    fn finish(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn describe(&self) -> String {
+        let length = self.len.map_or("unknown length".to_string(), |len| format!("{len} bytes"));
+        let version = self.version.as_ref().map_or("no version".to_string(), |version| format!("version {version}"));
+        let lines = if self.connections == 1 { "connection" } else { "connections" };
+        let from = match self.found == self.asked {
+            true => String::new(),
+            false => format!(", from {}", quoted(Path::new(&End::Url(self.found.to_string()).name()))),
+        };
+        format!("{length}, {version}, {} {lines}{from}", self.connections)
+    }
+}

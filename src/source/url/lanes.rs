@@ -1,0 +1,157 @@
+//! Which connection fetches which range of the copy.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::LOOK;
+use super::answer::Body;
+use crate::block::Layout;
+use crate::turnstile::Turnstile;
+
+/// The most that one request asks for where several are under way: a second's worth of a fast line, so
+/// that a distant server's round trip is not felt.
+const LONGEST_RANGE: u64 = 64 << 20;
+
+/// A connection and the range that it fetches.
+pub struct Lane {
+    pub body: Option<Body>,
+    /// The next byte of the copy that it brings, and one past the last one; u64::MAX: wherever it ends.
+    pub at: u64,
+    pub end: u64,
+    /// Bytes that the body brings before that, to be passed over.
+    pub ahead: u64,
+    /// Failures in a row, and the bytes since the last one.
+    pub failures: u32,
+    pub brought: u64,
+}
+
+impl Lane {
+    /// One without a range, at `at`.
+    pub fn new(at: u64, failures: u32) -> Self {
+        Self { body: None, at, end: at, ahead: 0, failures, brought: 0 }
+    }
+}
+
+/// All lanes of a copy. A worker takes one, reads a block from it, and gives it back.
+#[derive(Default)]
+pub struct Lanes {
+    /// The one that the first answer opened, until the copy begins.
+    pub first: Option<Lane>,
+    state: Mutex<State>,
+    /// A lane was given back.
+    free: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: VecDeque<Lane>,
+    /// How many are being read from.
+    busy: usize,
+    /// The first byte of the copy that no lane has, and one past the last one.
+    unclaimed: u64,
+    len: u64,
+    /// A range is one block, for somebody takes the blocks one after another.
+    in_order: bool,
+}
+
+impl Lanes {
+    /// `first` has its range; all of `len` bytes behind that is shared out among all.
+    pub fn new(first: Lane, more: Vec<Lane>, len: u64, in_order: bool) -> Self {
+        let unclaimed = first.end;
+        let idle: VecDeque<Lane> = std::iter::once(first).chain(more).collect();
+        let state = State { idle, busy: 0, unclaimed, len, in_order };
+        Self { first: None, state: Mutex::new(state), free: Condvar::new() }
+    }
+
+    /// Waits for a lane that has something left to bring. None: nothing is left, or the copy is over.
+    pub fn take(&self, layout: &Layout, turns: &Turnstile) -> Option<Lane> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if turns.is_shut() {
+                return None;
+            }
+            // The one that has waited longest: its connection has most to give.
+            if let Some(mut lane) = state.idle.pop_front() {
+                if lane.at >= lane.end && !state.claim(&mut lane, layout) {
+                    continue;
+                }
+                state.busy += 1;
+                return Some(lane);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state = self.free.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets others have it.
+    pub fn give_back(&self, lane: Lane) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.busy -= 1;
+        state.idle.push_back(lane);
+        drop(state);
+        self.free.notify_one();
+    }
+}
+
+impl State {
+    /// Gives a lane the next range: long ones first, shorter ones towards the end, so that all lanes
+    /// end together. False: there is none.
+    fn claim(&mut self, lane: &mut Lane, layout: &Layout) -> bool {
+        let left = self.len.saturating_sub(self.unclaimed);
+        if left == 0 {
+            return false;
+        }
+        let lanes = (self.idle.len() + self.busy + 1) as u64;
+        let block = layout.place(self.unclaimed).1 as u64;
+        let share = (left / (2 * lanes)).min(LONGEST_RANGE) / layout.block_size as u64;
+        let more = if self.in_order { 0 } else { share.saturating_sub(1) * layout.block_size as u64 };
+        (lane.at, lane.end) = (self.unclaimed, self.unclaimed + (block + more).min(left));
+        self.unclaimed = lane.end;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All ranges that `lanes` lanes are given, if each one brings its own at once.
+    fn ranges(lanes: usize, len: u64, layout: &Layout, in_order: bool) -> Vec<(u64, u64)> {
+        let more = (1..lanes).map(|_| Lane::new(0, 0)).collect();
+        let all = Lanes::new(Lane::new(0, 0), more, len, in_order);
+        let turns = Turnstile::default();
+        let mut found = Vec::new();
+        while let Some(mut lane) = all.take(layout, &turns) {
+            found.push((lane.at, lane.end));
+            lane.at = lane.end;
+            all.give_back(lane);
+        }
+        found
+    }
+
+    #[test]
+    fn ranges_cover_everything_once_and_shrink_towards_the_end() {
+        for lead in [0, 1000] {
+            let layout = Layout { block_size: 1 << 20, unit: 4096, lead };
+            for len in [0, 1, 1 << 20, (1 << 30) + 77] {
+                for lanes in [2, 7] {
+                    let found = ranges(lanes, len, &layout, false);
+                    assert_eq!(found.iter().fold(0, |at, range| if range.0 == at { range.1 } else { 0 }), len);
+                    let sizes: Vec<u64> = found.iter().map(|(from, end)| end - from).collect();
+                    assert!(sizes.iter().all(|size| *size <= LONGEST_RANGE));
+                    assert!(sizes.last().is_none_or(|last| *last <= 1 << 20), "{sizes:?}");
+                    // Only the first one begins anywhere but at a block's place.
+                    assert!(found.iter().skip(1).all(|(from, _)| (from + lead as u64).is_multiple_of(1 << 20)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn in_order_a_range_is_a_block() {
+        let layout = Layout { block_size: 1 << 20, unit: 4096, lead: 0 };
+        assert!(ranges(4, 10 << 20, &layout, true).iter().all(|(from, end)| end - from == 1 << 20));
+    }
+}

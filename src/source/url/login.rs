@@ -1,0 +1,77 @@
+//! Who asks: the login in a URL, or the one that ~/.netrc has for its host.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use netrc::Netrc;
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::error::quoted;
+
+/// The logins that this user has written down.
+#[derive(Default)]
+pub struct Logins(Netrc);
+
+impl Logins {
+    /// Reads the file that `NETRC` names, or `~/.netrc`. The error is one line.
+    pub fn read() -> Result<Self, String> {
+        let named = std::env::var_os("NETRC").map(PathBuf::from);
+        let own = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".netrc"));
+        let Some(path) = named.or_else(own) else { return Ok(Self::default()) };
+        let fail = |why: &dyn std::fmt::Display| format!("{} was not read: {why}", quoted(&path));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Netrc::from_str(&text).map(Self).map_err(|e| fail(&e)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(fail(&e)),
+        }
+    }
+
+    /// The value of an Authorization header for `url`, if there is a login for it.
+    pub fn authorization(&self, url: &Url) -> Option<String> {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let user = Some(decoded(url.username())).filter(|user| !user.is_empty());
+        if let Some(password) = url.password() {
+            return Some(basic(&user.unwrap_or_default(), &decoded(password)));
+        }
+        let found = url.host_str().and_then(|host| self.0.hosts.get(host).or_else(|| self.0.hosts.get("default")));
+        match (user, found) {
+            (Some(user), Some(found)) if user == found.login => Some(basic(&user, &found.password)),
+            (Some(user), _) => Some(basic(&user, "")),
+            (None, Some(found)) => Some(basic(&found.login, &found.password)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// RFC 7617.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_comes_first_then_its_host_then_the_default() {
+        let file = "machine a.example login u password p\n# a comment\nmachine b.example login v password \"q r\"\n\
+                    default login w password s";
+        let logins = Logins(Netrc::from_str(file).unwrap_or_default());
+        for (url, login) in [
+            ("http://x:y%40z@a.example/", Some(("x", "y@z"))),
+            ("http://a.example:8080/", Some(("u", "p"))),
+            ("http://u@a.example/", Some(("u", "p"))),
+            ("http://other@a.example/", Some(("other", ""))),
+            ("http://b.example/", Some(("v", "q r"))),
+            ("http://c.example/", Some(("w", "s"))),
+        ] {
+            let found = Url::parse(url).ok().and_then(|url| logins.authorization(&url));
+            assert_eq!(found, login.map(|(user, password)| basic(user, password)), "{url}");
+        }
+        let nobody = Url::parse("http://c.example/").ok().and_then(|url| Logins::default().authorization(&url));
+        assert_eq!(nobody, None);
+    }
+}
