@@ -231,3 +231,12 @@ fn a_mistyped_device_does_not_become_a_file_in_memory() {
     assert!(said.contains("no such device"), "{said}");
     assert!(!std::path::Path::new("/dev/no-such-device").exists());
 }
+
+#[cfg(not(feature = "url"))]
+#[test]
+fn without_the_feature_a_url_is_an_error_that_names_it() {
+    let scratch = Scratch::new();
+    let said = fails(2, ["https://user:secret@example.org/x", scratch.path("dst").to_str().unwrap(), "--retry", "1"]);
+    assert!(said.contains("cargo feature `url`") && said.contains("curl -fL"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+}

@@ -65,8 +65,8 @@ fn the_man_page_is_made_from_the_definition() {
         &mut text,
         "DESCRIPTION",
         &[
-            "Copies one stream of bytes: from a file, a block device, a pipe or a character device, to a file, a \
-             block device, a pipe or a character device. It reads and writes with O_DIRECT, so that a copy of any \
+            "Copies one stream of bytes: from a file, a block device, a pipe, a character device or an http(s) URL, to \
+             a file, a block device, a pipe or a character device. It reads and writes with O_DIRECT, so that a copy of any \
              size leaves the page cache as it found it; it fits in a 32 MiB container; it ends only when the data \
              are on the medium; and it never leaves a half-written file under the final name.",
             "A new file is built without a name and gets it when it is complete and on the medium. An existing file \
@@ -95,7 +95,7 @@ fn the_man_page_is_made_from_the_definition() {
         &mut text,
         "PROGRESS LINES",
         &[
-            ("phase", "What it is doing: reserving, copying, syncing, done. Only done means durable."),
+            ("phase", "What it is doing: resuming, reserving, copying, syncing, done. Only done means durable."),
             ("bytes", "Bytes at the destination, holes included."),
             ("total", "Bytes that there will be, or null if that is not known."),
             ("seconds", "Since the start."),
@@ -107,7 +107,11 @@ fn the_man_page_is_made_from_the_definition() {
         "REPORT",
         &[
             ("source, destination", "The two ends; the destination with links and directories followed."),
-            ("bytes, holes", "Bytes at the destination; of these, bytes that the source had as holes."),
+            (
+                "bytes, resumed, holes",
+                "Bytes at the destination; of these, bytes that an earlier copy had left; bytes of this copy that the \
+                 source had as holes.",
+            ),
             ("read, written", "Bytes by the way they took: direct, uncached, cached, memory."),
             ("seconds", "total, and of this copy, sync and verify."),
             ("digest", "algorithm and hex, or null."),
@@ -147,6 +151,43 @@ fn the_man_page_is_made_from_the_definition() {
     );
     section(
         &mut text,
+        "URLS",
+        &[
+            "The bytes are those that are served: nothing is decoded. Redirects are followed, 20 at most; a login or \
+             cookie does not go to another server. In a directory the file gets the name in Content-Disposition, or \
+             else the last segment of the URL; a name that the server chose replaces nothing.",
+            "What is lost on the way is asked for again from the byte that was reached, after a pause that grows or \
+             that Retry-After says. Failures are counted in a row: 16 MiB that arrive start the count anew. If the \
+             server has another version by now, or does not tell, the copy starts over; on a stream or with \
+             --in-place it fails instead.",
+            "--connections needs a server that serves ranges and names its version (a strong ETag, or Last-Modified \
+             and length); else one connection is used, which is said.",
+        ],
+    );
+    section(
+        &mut text,
+        "RESUME",
+        &[
+            "With --resume an interrupted copy leaves .NAME.partial.dio-cp beside DST, and on it an extended attribute, \
+             user.dio-cp.partial: of what it is a part, and how far it is on the medium. The next copy with --resume \
+             goes on from there if the source is still the same (URL, version and length; of a file device, inode, \
+             length and modification time) and the file is the user's own; else it says why it starts over.",
+        ],
+    );
+    terms(
+        &mut text,
+        "ENVIRONMENT",
+        &[
+            (
+                "http_proxy, https_proxy, all_proxy, no_proxy",
+                "Proxies for URLs, as curl(1) takes them; in either case.",
+            ),
+            ("SSL_CERT_FILE, SSL_CERT_DIR", "Certificates to trust instead of the system's."),
+            ("NETRC, HOME", "Where logins for URLs are: the file NETRC, or ~/.netrc."),
+        ],
+    );
+    section(
+        &mut text,
         "VERIFY",
         &["For --verify a digest of each block is kept, not the data: 32 bytes a block, 8 MiB per TiB at the \
            default block size, and twice that at most while the list grows. What is read back comes from the medium, past the page cache, where direct I/O is \
@@ -179,7 +220,7 @@ fn the_readme_names_every_option_status_and_example_and_no_other() {
     for option in &known {
         assert!(["--help", "--version"].contains(&option.as_str()) || readme.contains(option), "README lacks {option}");
     }
-    let others = ["--release", "--bench", "--test", "--path", "--flush"]; // cargo's and the peers'
+    let others = ["--release", "--bench", "--test", "--path", "--flush", "--no-default-features"]; // cargo's and the peers'
     for option in options_in(&readme) {
         assert!(known.contains(&option) || others.contains(&option.as_str()), "README has {option}");
     }

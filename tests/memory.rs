@@ -4,6 +4,8 @@
 mod common;
 
 use std::fs;
+#[cfg(feature = "url")]
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -105,4 +107,29 @@ fn the_process_stays_under_24_mib_whatever_the_size() {
     let pieces: Vec<(u64, usize)> = (0..20_000).map(|i| (i * 8192, 100)).collect();
     sparse(&sparse_src, 20_000 * 8192, &pieces);
     assert!(peak(&sparse_src) < 24 << 10);
+}
+
+/// 3 GiB by nginx, which has them as a hole.
+#[cfg(feature = "url")]
+#[test]
+fn a_download_a_hundred_times_the_limit_fits_with_tls_too() {
+    let Some(nginx) = web::Nginx::new() else { return };
+    let Some(group) = Group::new("url", LIMIT) else { return };
+    let scratch = Scratch::new();
+    let dst = scratch.path("dst");
+    sparse(&nginx.file("f"), 3 << 30, &[((3 << 30) - 100, 100)]);
+    for (url, more) in
+        [(nginx.url("/f"), ""), (nginx.tls_url("/f"), "--sparse always"), (nginx.tls_url("/f"), "--resume")]
+    {
+        let cacert = nginx.certificate();
+        let line = format!("{url} {} --cacert {cacert} --json --direct always {more}", dst.display());
+        let output = group.dio_cp(&line).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(group.peak() < LIMIT, "{} bytes charged", group.peak());
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&found["bytes"], &found["cached_pages"]), (&(3u64 << 30).into(), &0.into()));
+        let mut end = [0; 100];
+        fs::File::open(&dst).unwrap().read_exact_at(&mut end, (3 << 30) - 100).unwrap();
+        assert_eq!(end, content(100)[..]);
+    }
 }

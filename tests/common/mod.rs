@@ -2,6 +2,8 @@
 //! made on the spot. Nothing here skips in silence.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod web;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -75,7 +77,7 @@ pub fn write(path: &Path, bytes: &[u8]) {
 
 pub fn dio_cp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dio-cp"));
-    command.stdin(Stdio::null());
+    web::alone(&mut command).stdin(Stdio::null());
     command
 }
 

@@ -1,0 +1,488 @@
+//! `--resume`: what an interrupted copy keeps is trusted only if it can be, and goes on as if nothing had
+//! been. Without it nothing is left.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output};
+use std::time::{Duration, Instant};
+
+use common::*;
+
+const LEN: usize = (48 << 20) + 333;
+const ATTRIBUTE: &str = "user.dio-cp.partial";
+
+fn partial(dst: &Path) -> PathBuf {
+    dst.with_file_name(format!(".{}.partial.dio-cp", dst.file_name().unwrap().to_str().unwrap()))
+}
+
+/// Waits until the copy has recorded that something is durable.
+fn wait_for_record(child: &mut Child, partial: &Path) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while durable(partial).is_none_or(|bytes| bytes == 0) {
+        assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "nothing was recorded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn durable(partial: &Path) -> Option<u64> {
+    let record = xattr::get(partial, ATTRIBUTE).ok()??;
+    serde_json::from_slice::<serde_json::Value>(&record).unwrap()["durable"].as_u64()
+}
+
+/// A copy of `src` that was interrupted by this signal when a part of it was durable.
+fn interrupted(src: &Path, dst: &Path, signal: &str) {
+    // Small blocks, one at a time, so that it lasts until something is recorded.
+    let mut child =
+        dio_cp().args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([src, dst]).spawn().unwrap();
+    wait_for_record(&mut child, &partial(dst));
+    tool("kill", [&format!("-{signal}"), &child.id().to_string()]);
+    assert!(!child.wait().unwrap().success());
+}
+
+/// Goes on with these words more; the report, and standard error.
+#[track_caller]
+fn resume(src: &str, dst: &Path, words: &[&str]) -> (serde_json::Value, String) {
+    let output = run([src, dst.to_str().unwrap(), "--resume", "--json"].into_iter().chain(words.iter().copied()));
+    (report(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[track_caller]
+fn report(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Needs a filesystem that keeps attributes under the target directory.
+fn keeps_attributes(scratch: &Scratch) -> bool {
+    let probe = scratch.file("probe", 1);
+    let kept = xattr::set(&probe, ATTRIBUTE, b"x").is_ok();
+    fs::remove_file(probe).unwrap();
+    if !kept {
+        skip("needs extended attributes");
+    }
+    kept
+}
+
+#[test]
+fn a_copy_that_was_killed_goes_on_from_what_is_durable() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", 300 << 20), scratch.path("dst"));
+    for signal in ["KILL", "INT", "TERM"] {
+        interrupted(&src, &dst, signal);
+        assert_eq!(scratch.names(), [".dst.partial.dio-cp", "src"]);
+        let kept = durable(&partial(&dst)).unwrap();
+        assert!(kept > 0 && kept < 300 << 20);
+        let (found, said) = resume(src.to_str().unwrap(), &dst, &["--checksum", "blake3"]);
+        assert!(said.contains("going on from"), "{said}");
+        // A block is gone on with from its start.
+        assert_eq!(found["resumed"], kept - kept % (4 << 20));
+        assert_eq!(found["bytes"], 300 << 20);
+        assert_eq!(found["read"]["direct"].as_u64().unwrap() + found["resumed"].as_u64().unwrap(), 300 << 20);
+        assert_eq!(found["cached_pages"], 0);
+        assert_eq!(scratch.names(), ["dst", "src"]);
+        same(&dst, &content(300 << 20));
+        assert_eq!(xattr::get(&dst, ATTRIBUTE).unwrap(), None);
+        if has_tool("b3sum") {
+            let digest = tool("b3sum", ["--no-names", src.to_str().unwrap()]);
+            assert_eq!(found["digest"]["hex"].as_str().unwrap(), digest.trim());
+        }
+        assert_eq!(fs::metadata(&dst).unwrap().permissions().mode(), fs::metadata(&src).unwrap().permissions().mode());
+        fs::remove_file(&dst).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_says_what_is_kept_and_what_stands_under_the_name() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", 200 << 20), scratch.file("dst", 1000));
+    let mut command = dio_cp();
+    command.args(["--resume", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for_record(&mut child, &partial(&dst));
+    tool("kill", ["-INT", &child.id().to_string()]);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("is as it was") && said.contains("are kept in") && said.contains("--resume"), "{said}");
+    same(&dst, &content(1000));
+    let mode = fs::Permissions::from_mode(0o640);
+    fs::set_permissions(&dst, mode).unwrap();
+    resume(src.to_str().unwrap(), &dst, &[]);
+    same(&dst, &content(200 << 20));
+    assert_eq!(fs::metadata(&dst).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+/// What lies there as if an earlier copy of `src` had been interrupted at `durable`: `bytes`.
+fn plant(src: &Path, dst: &Path, durable: u64, bytes: &[u8]) {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(src).unwrap();
+    let of = serde_json::json!({
+        "file": format!("{}:{}", found.dev(), found.ino()),
+        "length": found.len().to_string(),
+        "modification time": format!("{}.{:09}", found.mtime(), found.mtime_nsec()),
+        "offset": "0",
+        "number of bytes": found.len().to_string(),
+    });
+    let partial = partial(dst);
+    write(&partial, bytes);
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).unwrap();
+    let record = serde_json::json!({ "durable": durable, "of": of }).to_string();
+    xattr::set(&partial, ATTRIBUTE, record.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_is_planted_by_the_book_is_trusted_and_anything_else_is_not() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
+    let bytes = content(LEN);
+    let mut wrong = bytes.clone();
+    wrong[..8 << 20].fill(7);
+    let from = src.to_str().unwrap();
+    // The control: it is gone on with, or the cases below prove nothing.
+    plant(&src, &dst, 9 << 20, &wrong);
+    let (found, _) = resume(from, &dst, &[]);
+    assert_eq!(found["resumed"], 8 << 20);
+    same(&dst, &wrong);
+    type Spoil = fn(&Path, &Path);
+    let cases: [(&str, Spoil, &str); 10] = [
+        (
+            "another modification time",
+            |src, _| {
+                File::open(src).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+            },
+            "modification time",
+        ),
+        (
+            "writable by others",
+            |_, partial| {
+                fs::set_permissions(partial, fs::Permissions::from_mode(0o622)).unwrap();
+            },
+            "somebody else",
+        ),
+        (
+            "a second name",
+            |_, partial| fs::hard_link(partial, partial.with_file_name("second")).unwrap(),
+            "somebody else",
+        ),
+        ("no record", |_, partial| xattr::remove(partial, ATTRIBUTE).unwrap(), "no record"),
+        ("a record that is none", |_, partial| xattr::set(partial, ATTRIBUTE, b"{]").unwrap(), "no record"),
+        (
+            "a record of nothing",
+            |_, partial| {
+                xattr::set(partial, ATTRIBUTE, br#"{"durable": 8388608, "of": {}}"#).unwrap();
+            },
+            "something else",
+        ),
+        (
+            "shorter than it says",
+            |_, partial| {
+                File::options().write(true).open(partial).unwrap().set_len(4096).unwrap();
+            },
+            "shorter",
+        ),
+        (
+            "a symbolic link",
+            |src, partial| {
+                fs::rename(partial, partial.with_file_name("second")).unwrap();
+                std::os::unix::fs::symlink(partial.with_file_name("second"), partial).unwrap();
+                assert!(src.exists());
+            },
+            "symbolic link",
+        ),
+        (
+            "another file",
+            |src, _| {
+                let bytes = fs::read(src).unwrap();
+                let time = fs::metadata(src).unwrap().modified().unwrap();
+                write(&src.with_file_name("second"), &bytes);
+                fs::rename(src.with_file_name("second"), src).unwrap();
+                File::open(src).unwrap().set_modified(time).unwrap();
+            },
+            "its file was",
+        ),
+        (
+            "another length",
+            |src, _| {
+                let time = fs::metadata(src).unwrap().modified().unwrap();
+                let file = File::options().write(true).open(src).unwrap();
+                file.write_all_at(b"x", LEN as u64).unwrap();
+                file.set_modified(time).unwrap();
+            },
+            "length",
+        ),
+    ];
+    for (what, spoil, why) in cases {
+        write(&src, &bytes);
+        plant(&src, &dst, 9 << 20, &wrong);
+        spoil(&src, &partial(&dst));
+        let (found, said) = resume(from, &dst, &[]);
+        assert_eq!(found["resumed"], 0, "{what}: {said}");
+        assert!(said.contains("starting over") && said.contains(why), "{what}: {said}");
+        same(&dst, &fs::read(&src).unwrap());
+        assert!(!partial(&dst).exists());
+        let second = dst.with_file_name("second");
+        if second.exists() {
+            same(&second, &wrong);
+            fs::remove_file(second).unwrap();
+        }
+    }
+    // Another part of the same file.
+    plant(&src, &dst, 9 << 20, &wrong);
+    write(&src, &bytes);
+    plant(&src, &dst, 9 << 20, &wrong);
+    let (found, said) = resume(from, &dst, &["--skip", "1"]);
+    assert_eq!(found["resumed"], 0, "{said}");
+    same(&dst, &bytes[1..]);
+}
+
+#[test]
+fn somebody_elses_file_is_not_trusted() {
+    needs_root_and!();
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
+    plant(&src, &dst, 9 << 20, &vec![7; LEN]);
+    std::os::unix::fs::chown(partial(&dst), Some(65534), Some(65534)).unwrap();
+    let (found, said) = resume(src.to_str().unwrap(), &dst, &[]);
+    assert_eq!(found["resumed"], 0, "{said}");
+    same(&dst, &content(LEN));
+}
+
+#[test]
+fn everything_but_the_name_was_done() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    for len in [8 << 20, (8 << 20) + 1, LEN] {
+        let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
+        plant(&src, &dst, len as u64, &[content(len), vec![0; 4096 * 3]].concat());
+        let (found, _) = resume(src.to_str().unwrap(), &dst, &["--checksum", "sha256", "--verify"]);
+        assert_eq!(found["resumed"], len - len % (4 << 20));
+        assert_eq!(found["bytes"], len);
+        same(&dst, &content(len));
+        let expected = tool("sha256sum", [src.to_str().unwrap()]);
+        assert_eq!(found["digest"]["hex"].as_str().unwrap(), &expected[..64]);
+        // Of what an earlier run wrote nothing is known but what is on the medium.
+        assert_eq!(found["verified"], false);
+        assert!(found["notes"].to_string().contains("not compared with the source"));
+    }
+}
+
+#[test]
+fn a_wrong_digest_keeps_nothing() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
+    plant(&src, &dst, 8 << 20, &vec![7; LEN]);
+    let expected = format!("sha256:{}", &tool("sha256sum", [src.to_str().unwrap()])[..64]);
+    let words = [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume", "--checksum", &expected];
+    fails(3, words);
+    assert_eq!(scratch.names(), ["src"]);
+    copies(words);
+    same(&dst, &content(LEN));
+}
+
+#[test]
+fn two_copies_to_one_name_do_not_share_what_is_kept() {
+    let scratch = Scratch::new();
+    if !keeps_attributes(&scratch) {
+        return;
+    }
+    let (src, dst) = (scratch.file("src", 200 << 20), scratch.path("dst"));
+    let mut first =
+        dio_cp().args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]).spawn().unwrap();
+    wait_for_record(&mut first, &partial(&dst));
+    let said = fails(1, [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
+    assert!(said.contains("another copy to it is under way"), "{said}");
+    tool("kill", ["-INT", &first.id().to_string()]);
+    first.wait().unwrap();
+    resume(src.to_str().unwrap(), &dst, &[]);
+    same(&dst, &content(200 << 20));
+    assert_eq!(scratch.names(), ["dst", "src"]);
+}
+
+#[test]
+fn what_cannot_be_known_again_is_refused() {
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 10);
+    let dst = scratch.path("dst");
+    let (from, to) = (src.to_str().unwrap(), dst.to_str().unwrap());
+    for words in [["-", to], [from, "-"], ["/dev/zero", to], [from, "/dev/null"], ["/proc/self/status", to]] {
+        fails(2, words.into_iter().chain(["--resume"]));
+    }
+    fails(2, [from, to, "--resume", "--in-place"]);
+    fails(2, [from, to, "--resume", "--seek", "1"]);
+    assert_eq!(scratch.names(), ["src"]);
+}
+
+#[test]
+fn holes_and_a_full_disk_are_gone_on_with() {
+    needs_root_and!("mkfs.ext4", "losetup");
+    let scratch = Scratch::new();
+    let mount = Mount::filesystem(&scratch, "ext4", 64 << 20, 512);
+    let (src, dst) = (scratch.path("src"), mount.path("dst"));
+    let pieces = [(0, 5 << 20), (30 << 20, 5 << 20), (70 << 20, (6 << 20) + 5)];
+    sparse(&src, 100 << 20, &pieces);
+    // Fills the disk, so that the copy ends in the middle; no space is reserved under --sparse always.
+    let ballast = mount.path("ballast");
+    write(&ballast, &vec![1; 45 << 20]);
+    let words = [src.to_str().unwrap(), dst.to_str().unwrap(), "--sparse", "always", "--queue-depth", "1", "-b", "1M"];
+    let said = fails(1, words.into_iter().chain(["--resume"]));
+    assert!(said.contains("No space left") && said.contains("are kept"), "{said}");
+    fs::remove_file(&ballast).unwrap();
+    let (found, _) = resume(words[0], &dst, &words[2..]);
+    assert!(found["resumed"].as_u64().unwrap() > 5 << 20, "{found}");
+    same(&dst, &fs::read(&src).unwrap());
+    assert!(allocated(&dst) < 20 << 20);
+    // Without --resume nothing is left.
+    fs::remove_file(&dst).unwrap();
+    write(&ballast, &vec![1; 45 << 20]);
+    fails(1, words);
+    assert_eq!(names(&mount.at), ["ballast", "lost+found"]);
+}
+
+#[test]
+fn a_filesystem_without_attributes_keeps_nothing_and_says_so() {
+    needs_root_and!("bindfs", "fusermount3");
+    let scratch = Scratch::new();
+    let below = scratch.path("below");
+    fs::create_dir(&below).unwrap();
+    let at = scratch.path("at");
+    fs::create_dir(&at).unwrap();
+    tool("bindfs", ["--xattr-none", below.to_str().unwrap(), at.to_str().unwrap()]);
+    let src = scratch.file("src", LEN);
+    let output = run([src.to_str().unwrap(), at.join("dst").to_str().unwrap(), "--resume"]);
+    let left = names(&below);
+    let copied = fs::read(below.join("dst")).unwrap_or_default();
+    tool("fusermount3", ["-u", at.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("no extended attributes"), "{said}");
+    assert_eq!(left, ["dst"]);
+    assert!(copied == content(LEN));
+}
+
+#[cfg(feature = "url")]
+mod url {
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use common::web::{Server, serve};
+
+    #[test]
+    fn a_download_goes_on_across_runs_and_asks_for_the_rest_only() {
+        let scratch = Scratch::new();
+        if !keeps_attributes(&scratch) {
+            return;
+        }
+        let bytes = content(LEN);
+        for connections in ["1", "3"] {
+            let (body, served) = (bytes.clone(), Arc::new(AtomicUsize::new(0)));
+            let count = served.clone();
+            let server = Server::new(move |number, request, stream| {
+                let (from, end) = request.range().unwrap_or((0, None));
+                // The first run gets 20 MiB in all.
+                let left = (20usize << 20).saturating_sub(count.load(Ordering::SeqCst));
+                let len = end.unwrap_or(body.len()).min(body.len()) - from;
+                let first_run = number < 1000 && request.header("x-run") == Some("1");
+                let cut = (first_run && left < len).then_some(left);
+                count.fetch_add(cut.unwrap_or(len), Ordering::SeqCst);
+                serve(request, stream, &body, Some("\"v1\""), cut)
+            });
+            let dst = scratch.path("dst");
+            let url = server.url("/f");
+            let words = [url.as_str(), dst.to_str().unwrap(), "--resume", "--connections", connections, "-b", "1M"];
+            let said = fails(1, words.into_iter().chain(["--retry", "0", "--header", "X-Run: 1"]));
+            assert!(said.contains("are kept in"), "{said}");
+            let before = server.requests().len();
+            let (found, said) = resume(&url, &dst, &["--connections", connections, "-b", "1M", "--checksum", "sha256"]);
+            let resumed = found["resumed"].as_u64().unwrap() as usize;
+            assert!(resumed >= 1 << 20 && said.contains("going on from"), "{found} {said}");
+            same(&dst, &bytes);
+            assert_eq!(scratch.names(), ["dst"]);
+            let asked = server.requests()[before + 1..].iter().map(|r| r.range().unwrap().0).min();
+            assert_eq!(asked, Some(resumed));
+            fs::remove_file(&dst).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_version_or_another_url_starts_over_and_says_why() {
+        let scratch = Scratch::new();
+        if !keeps_attributes(&scratch) {
+            return;
+        }
+        let dst = scratch.path("dst");
+        let mut other = content(LEN);
+        other.reverse();
+        let (old, new) = (content(LEN), other.clone());
+        let server = Server::new(move |number, request, stream| match number {
+            0 => serve(request, stream, &old, Some("\"v1\""), Some(9 << 20)),
+            1 => serve(request, stream, &new, Some("\"v2\""), Some(9 << 20)),
+            _ => serve(request, stream, &new, Some("\"v2\""), None),
+        });
+        let keep = |path: &str| {
+            let url = server.url(path);
+            fails(1, [&url, dst.to_str().unwrap(), "--resume", "--retry", "0"])
+        };
+        assert!(keep("/f").contains("8.0 MiB are kept"));
+        let said = keep("/f");
+        assert!(said.contains("starting over") && said.contains("version was \"v1\", and is \"v2\" now"), "{said}");
+        let (found, said) = resume(&server.url("/g"), &dst, &[]);
+        assert!(found["resumed"] == 0 && said.contains("its URL was"), "{said}");
+        same(&dst, &other);
+        assert_eq!(scratch.names(), ["dst"]);
+    }
+
+    #[test]
+    fn a_server_that_no_longer_serves_ranges_starts_over() {
+        let scratch = Scratch::new();
+        if !keeps_attributes(&scratch) {
+            return;
+        }
+        let dst = scratch.path("dst");
+        let bytes = content(LEN);
+        let body = bytes.clone();
+        let server = Server::new(move |number, request, stream| {
+            let mut plain = request.clone();
+            plain.headers.clear();
+            // The same length and version, and other bytes where the first run had been: spliced, they show.
+            serve(&plain, stream, &body, Some("\"v1\""), (number == 0).then_some(9 << 20))
+        });
+        fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--resume", "--retry", "0"]);
+        resume(&server.url("/f"), &dst, &["--checksum", "sha256"]);
+        same(&dst, &bytes);
+    }
+
+    #[test]
+    fn a_download_without_a_version_keeps_nothing_and_says_so() {
+        let scratch = Scratch::new();
+        let server = Server::new(|_, _, stream| {
+            web::head(stream, "200 OK", &[("Content-Length", "9000000")]) && stream.write_all(&[1; 5_000_000]).is_err()
+        });
+        let dst = scratch.path("dst");
+        let said = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--resume", "--retry", "0"]);
+        assert!(said.contains("nothing can be kept"), "{said}");
+        assert!(scratch.names().is_empty());
+    }
+
+    use common::web;
+}

@@ -1,0 +1,492 @@
+//! What a good server never does, and what networks do: each ends in the whole file, or in none.
+#![cfg(feature = "url")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::web::{Request, Server, certificate, head, nothing, serve};
+use common::*;
+
+const LEN: usize = (10 << 20) + 13;
+
+/// Copies with these words more, and requires this exit status; gives standard error. Nothing but
+/// `dst` may be there after.
+#[track_caller]
+fn copy(scratch: &Scratch, url: &str, status: i32, words: &[&str]) -> String {
+    let to = scratch.path("dst");
+    let output = run([url, to.to_str().unwrap()].into_iter().chain(words.iter().copied()));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    let left: &[&str] = if status == 0 { &["dst"] } else { &[] };
+    assert_eq!(scratch.names(), left, "{said}");
+    said
+}
+
+fn ranges(server: &Server) -> Vec<Option<usize>> {
+    server.requests().iter().map(|request| request.range().map(|(from, _)| from)).collect()
+}
+
+#[test]
+fn a_lost_connection_is_gone_on_with_from_the_byte_reached() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let server = Server::of(bytes.clone(), |number| (number < 2).then_some(3_000_000));
+    let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256"]);
+    same(&scratch.path("dst"), &bytes);
+    assert_eq!(ranges(&server), [None, Some(3_000_000), Some(6_000_000)]);
+    assert_eq!(server.requests()[1].header("if-range"), Some("\"v1\""));
+    assert!(said.contains("attempt 2 of 6 in 0.5 s") && said.contains("attempt 3 of 6 in 1 s"), "{said}");
+    assert!(said.contains("at 2.9 MiB: the connection was lost"), "{said}");
+}
+
+#[test]
+fn attempts_are_counted_and_then_it_is_over() {
+    let scratch = Scratch::new();
+    let server = Server::of(content(LEN), |_| Some(1000));
+    let began = Instant::now();
+    let said = copy(&scratch, &server.url("/f"), 1, &["--retry", "2"]);
+    assert!(said.contains("given up after 3 attempts") && said.contains("was not created"), "{said}");
+    assert_eq!(ranges(&server), [None, Some(1000), Some(2000)]);
+    assert!(began.elapsed() >= Duration::from_millis(1500));
+    let once = Server::of(content(LEN), |_| Some(1000));
+    let said = copy(&scratch, &once.url("/f"), 1, &["--retry", "0"]);
+    assert!(!said.contains("attempt"), "{said}");
+    assert_eq!(once.requests().len(), 1);
+}
+
+#[test]
+fn an_attempt_that_brought_much_starts_the_count_anew() {
+    let scratch = Scratch::new();
+    let bytes = content(70 << 20);
+    let server = Server::of(bytes.clone(), |_| Some(17 << 20));
+    copy(&scratch, &server.url("/f"), 0, &["--retry", "1"]);
+    same(&scratch.path("dst"), &bytes);
+    assert_eq!(server.requests().len(), 5);
+}
+
+#[test]
+fn a_busy_server_is_asked_again_when_it_says() {
+    let scratch = Scratch::new();
+    let bytes = content(100_000);
+    for status in ["408 Request Timeout", "429 Too Many Requests", "500 Internal Server Error", "503 Unavailable"] {
+        let body = bytes.clone();
+        let server = Server::new(move |number, request, stream| match number {
+            0 => nothing(stream, status, &[("Retry-After", "1")]),
+            _ => serve(request, stream, &body, None, None),
+        });
+        let began = Instant::now();
+        let said = copy(&scratch, &server.url("/f"), 0, &[]);
+        assert!(began.elapsed() >= Duration::from_secs(1));
+        assert!(said.contains(&status[..3]) && said.contains("in 1 s"), "{said}");
+        std::fs::remove_file(scratch.path("dst")).unwrap();
+    }
+    for status in ["403 Forbidden", "404 Not Found", "410 Gone", "204 No Content", "304 Not Modified", "300 Many"] {
+        let server = Server::new(move |_, _, stream| nothing(stream, status, &[]));
+        let said = copy(&scratch, &server.url("/f"), 1, &[]);
+        assert!(said.contains(&status[..3]), "{said}");
+        assert_eq!(server.requests().len(), 1, "{status}");
+    }
+}
+
+/// Two versions of a file, the second one from the second request on.
+fn changing(
+    first: Vec<u8>,
+    second: Vec<u8>,
+    answer: impl Fn(usize, &Request, &mut TcpStream, &[u8]) -> bool + Send + Sync + 'static,
+) -> Server {
+    Server::new(move |number, request, stream| {
+        answer(number, request, stream, if number == 0 { &first } else { &second })
+    })
+}
+
+#[test]
+fn two_versions_are_never_spliced() {
+    let (old, mut new) = (content(LEN), content(LEN));
+    new.iter_mut().for_each(|byte| *byte = !*byte);
+    type Answer = fn(usize, &Request, &mut TcpStream, &[u8]) -> bool;
+    let cases: [(&str, Answer, &str); 5] = [
+        (
+            "another ETag, and If-Range is honoured",
+            |n, r, s, b| {
+                serve(
+                    r,
+                    s,
+                    b,
+                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
+                    if n == 0 { Some(4_000_000) } else { None },
+                )
+            },
+            "length now|version now|from the start",
+        ),
+        (
+            "another ETag in an answer to If-Range that was not honoured",
+            |n, r, s, b| {
+                let mut plain = r.clone();
+                plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
+                serve(
+                    &plain,
+                    s,
+                    b,
+                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
+                    if n == 0 { Some(4_000_000) } else { None },
+                )
+            },
+            "version now",
+        ),
+        (
+            "no validator at all",
+            |n, r, s, b| serve(r, s, b, None, if n == 0 { Some(4_000_000) } else { None }),
+            "does not name the version|connection was lost",
+        ),
+        (
+            "only a weak one",
+            |n, r, s, b| serve(r, s, b, Some("W/\"v\""), if n == 0 { Some(4_000_000) } else { None }),
+            "does not name the version|connection was lost",
+        ),
+        (
+            "the whole instead of a range",
+            |n, r, s, b| {
+                let mut plain = r.clone();
+                plain.headers.clear();
+                serve(
+                    &plain,
+                    s,
+                    b,
+                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
+                    if n == 0 { Some(4_000_000) } else { None },
+                )
+            },
+            "version now|from the start",
+        ),
+    ];
+    for (what, answer, expected) in cases {
+        let scratch = Scratch::new();
+        let server = changing(old.clone(), new.clone(), answer);
+        let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
+        assert!(expected.split('|').any(|words| said.contains(words)), "{what}: {said}");
+        assert!(said.contains("starting over"), "{what}: {said}");
+        same(&scratch.path("dst"), &new);
+    }
+}
+
+#[test]
+fn another_length_starts_over_and_the_file_has_the_new_one() {
+    for new_len in [LEN - 5_000_000, LEN + 5_000_000, 1000] {
+        let scratch = Scratch::new();
+        let new = content(new_len);
+        let server = changing(content(LEN), new.clone(), |number, request, stream, body| {
+            // The same ETag for both: this server lies.
+            serve(request, stream, body, Some("\"same\""), (number == 0).then_some(4_000_000))
+        });
+        let said = copy(&scratch, &server.url("/f"), 0, &[]);
+        assert!(said.contains("starting over"), "{said}");
+        same(&scratch.path("dst"), &new);
+    }
+}
+
+#[test]
+fn a_stream_cannot_start_over_and_says_so() {
+    let server = changing(content(LEN), content(LEN), |number, request, stream, body| {
+        serve(request, stream, body, None, (number == 0).then_some(9_000_000))
+    });
+    let output = run([&server.url("/f"), "-"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("starting over"), "{said}");
+    assert!(output.stdout.len() <= 9_000_000);
+    // In place, too: what was written may be longer than the new version.
+    let scratch = Scratch::new();
+    let dst = scratch.file("dst", 100);
+    let server = changing(content(LEN), content(5_000_000), |number, request, stream, body| {
+        serve(request, stream, body, None, (number == 0).then_some(9_000_000))
+    });
+    let said = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--in-place"]);
+    assert!(said.contains("may be partly overwritten"), "{said}");
+}
+
+#[test]
+fn a_server_without_ranges_that_names_its_version_is_read_again_from_the_start() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let body = bytes.clone();
+    let server = Server::new(move |number, request, stream| {
+        let mut plain = request.clone();
+        plain.headers.clear();
+        serve(&plain, stream, &body, Some("\"v1\""), (number == 0).then_some(9_000_000))
+    });
+    let output = run([&server.url("/f"), "-"]);
+    assert!(output.status.success() && output.stdout == bytes, "{}", String::from_utf8_lossy(&output.stderr));
+    copy(&scratch, &server.url("/f"), 0, &[]);
+    same(&scratch.path("dst"), &bytes);
+}
+
+#[test]
+fn a_device_is_written_again_from_the_start() {
+    needs_root_and!("losetup");
+    let scratch = Scratch::new();
+    let disk = Loop::new(&scratch, 16 << 20, 512);
+    let new = content(5_000_001);
+    let server = changing(content(LEN), new.clone(), |number, request, stream, body| {
+        serve(request, stream, body, None, (number == 0).then_some(9_000_000))
+    });
+    copies([&server.url("/f"), disk.name(), "-f"]);
+    assert!(std::fs::read(&disk.device).unwrap()[..new.len()] == new);
+}
+
+#[test]
+fn bodies_that_are_not_as_announced_publish_nothing() {
+    let scratch = Scratch::new();
+    type Answer = fn(&mut TcpStream) -> bool;
+    let cases: [(&str, Answer, &str); 9] = [
+        ("shorter", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 99]).is_err(), "lost"),
+        ("longer", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 101]).is_err(), "more than"),
+        (
+            "longer, and late",
+            |s| {
+                let sent = head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 100]).is_ok();
+                std::thread::sleep(Duration::from_millis(100));
+                sent && s.write_all(&[7; 1]).is_err()
+            },
+            "more than",
+        ),
+        (
+            "a chunked body cut in a chunk",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"10\r\nabc").is_err(),
+            "lost",
+        ),
+        (
+            "a chunked body cut between chunks",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"3\r\nabc\r\n").is_err(),
+            "lost",
+        ),
+        (
+            "nonsense for a chunk",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"xyz\r\nabc\r\n").is_err(),
+            "",
+        ),
+        ("no HTTP", |s| s.write_all(b"220 ftp.example.org ready\r\n").is_err(), ""),
+        ("nothing", |_| false, ""),
+        (
+            "a length that is none",
+            |s| head(s, "200 OK", &[("Content-Length", "-5")]) && s.write_all(&[7; 100]).is_err(),
+            "",
+        ),
+    ];
+    for (what, answer, expected) in cases {
+        let server = Server::new(move |_, _, stream| answer(stream));
+        let said = copy(&scratch, &server.url("/f"), 1, &["--retry", "1"]);
+        assert!(said.contains(expected) && said.contains(&server.url("/f")), "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection_is_whole_only_if_that_was_closed_in_order() {
+    let scratch = Scratch::new();
+    let server = Server::new(|_, _, stream| head(stream, "200 OK", &[]) && stream.write_all(&[7; 1000]).is_err());
+    copy(&scratch, &server.url("/f"), 0, &[]);
+    same(&scratch.path("dst"), &[7; 1000]);
+    std::fs::remove_file(scratch.path("dst")).unwrap();
+    // A connection that is closed before the request was read is reset.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/f", listener.local_addr().unwrap());
+    let torn = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        assert!(head(&mut stream, "200 OK", &[]) && stream.write_all(&[7; 1000]).is_ok());
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    copy(&scratch, &url, 1, &["--retry", "0"]);
+    torn.join().unwrap();
+}
+
+#[test]
+fn chunked_bodies_are_whole_with_their_last_chunk() {
+    let scratch = Scratch::new();
+    let bytes = content(3_000_001);
+    let body = bytes.clone();
+    let server = Server::new(move |_, _, stream| {
+        let mut sent = head(stream, "200 OK", &[("Transfer-Encoding", "chunked")]);
+        for part in body.chunks(70_001) {
+            sent &= stream.write_all(format!("{:x};ext=1\r\n", part.len()).as_bytes()).is_ok();
+            sent &= stream.write_all(part).is_ok() && stream.write_all(b"\r\n").is_ok();
+        }
+        sent && stream.write_all(b"0\r\nTrailer: x\r\n\r\n").is_err()
+    });
+    let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
+    same(&scratch.path("dst"), &bytes);
+    assert!(said.contains("3000001 bytes"), "{said}");
+    let said = copy_over(&scratch, &server.url("/f"), 3, &["--size", "3000000"]);
+    assert!(said.contains("--size"), "{said}");
+    copy_over(&scratch, &server.url("/f"), 0, &["--size", "3000001"]);
+    copy_over(&scratch, &server.url("/f"), 0, &["--count", "100"]);
+    same(&scratch.path("dst"), &bytes[..100]);
+}
+
+/// As [`copy`], where `dst` is there before and stays there.
+#[track_caller]
+fn copy_over(scratch: &Scratch, url: &str, status: i32, words: &[&str]) -> String {
+    let to = scratch.path("dst");
+    let output = run([url, to.to_str().unwrap()].into_iter().chain(words.iter().copied()));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert_eq!(scratch.names(), ["dst"]);
+    said
+}
+
+#[test]
+fn headers_without_end_are_not_waited_for() {
+    let scratch = Scratch::new();
+    let server = Server::new(|_, _, stream| {
+        let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n").is_ok();
+        while sent {
+            sent = stream.write_all(b"X-More: and more and more and more and more\r\n").is_ok();
+        }
+        false
+    });
+    let began = Instant::now();
+    copy(&scratch, &server.url("/f"), 1, &["--retry", "0"]);
+    let drip = Server::new(|_, _, stream| {
+        let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n").is_ok();
+        while sent {
+            sent = stream.write_all(b"X: y\r\n").is_ok();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
+    });
+    let said = copy(&scratch, &drip.url("/f"), 1, &["--retry", "0", "--timeout", "1"]);
+    assert!(said.contains("timed out"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn silence_is_a_lost_connection_after_a_while() {
+    if !has_tool("openssl") {
+        return skip("needs the tool openssl");
+    }
+    let (scratch, certificates) = (Scratch::new(), Scratch::new());
+    let bytes = content(LEN);
+    let body = bytes.clone();
+    let server = Server::new(move |number, request, stream| {
+        let sent = serve(request, stream, &body, Some("\"v1\""), (number == 0).then_some(2_000_000));
+        if number == 0 {
+            std::thread::sleep(Duration::from_secs(30));
+        }
+        sent
+    });
+    let began = Instant::now();
+    let said = copy(&scratch, &server.url("/f"), 0, &["--timeout", "1"]);
+    assert!(said.contains("nothing came for 1 s"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(15));
+    same(&scratch.path("dst"), &bytes);
+    let silent = Server::new(|_, _, _| {
+        std::thread::sleep(Duration::from_secs(30));
+        false
+    });
+    std::fs::remove_file(scratch.path("dst")).unwrap();
+    let said = copy(&scratch, &silent.url("/f"), 1, &["--timeout", "0.5", "--retry", "1"]);
+    assert!(said.contains("given up after 2 attempts") && said.contains("--retry"), "{said}");
+    // A handshake that is never answered is no connection.
+    let url = silent.url("/f").replace("http:", "https:");
+    let words = ["--connect-timeout", "0.5", "--retry", "0", "--cacert"];
+    certificate(&certificates, "own", "localhost", &[]);
+    let own = certificates.path("own.pem");
+    let said = copy(&scratch, &url, 1, &[&words[..], &[own.to_str().unwrap()]].concat());
+    assert!(said.contains("no connection within 0.5 s"), "{said}");
+}
+
+#[test]
+fn a_slow_reader_is_not_taken_for_a_silent_server() {
+    let server = Server::of(content(LEN), |_| None);
+    let line = format!("{} {} - --timeout 1 | (sleep 3; cat) | wc -c", env!("CARGO_BIN_EXE_dio-cp"), server.url("/f"));
+    assert_eq!(tool("sh", ["-c", &line]).trim(), LEN.to_string());
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_full_disk_ends_a_download_that_is_waiting_for_its_server() {
+    needs_root_and!("mkfs.ext4", "losetup");
+    let scratch = Scratch::new();
+    let mount = Mount::filesystem(&scratch, "ext4", 32 << 20, 512);
+    // No length: the space cannot be reserved. Then the server falls silent.
+    let server = Server::new(|_, _, stream| {
+        let sent = head(stream, "200 OK", &[]) && stream.write_all(&vec![1; 60 << 20]).is_ok();
+        std::thread::sleep(Duration::from_secs(40));
+        !sent
+    });
+    let began = Instant::now();
+    let said = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
+    assert!(said.contains("No space left") && !said.contains("attempt"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(names(&mount.at), ["lost+found"]);
+    // With a length it is known before.
+    let server = Server::of(content(60 << 20), |_| None);
+    let said = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
+    assert!(said.contains("reserving"), "{said}");
+}
+
+#[test]
+fn parallel_connections_go_on_too_and_never_splice() {
+    let bytes = content(LEN * 3);
+    for (what, etag) in [("the same version", "\"v1\""), ("another version", "\"v2\"")] {
+        let scratch = Scratch::new();
+        let mut other = bytes.clone();
+        other.iter_mut().for_each(|byte| *byte = !*byte);
+        let changed = Arc::new(AtomicBool::new(false));
+        let (old, new, is_new) = (bytes.clone(), other.clone(), changed.clone());
+        let server = Server::new(move |number, request, stream| {
+            if number == 5 && etag == "\"v2\"" {
+                is_new.store(true, Ordering::SeqCst);
+            }
+            let (body, tag) = if is_new.load(Ordering::SeqCst) { (&new, etag) } else { (&old, "\"v1\"") };
+            serve(request, stream, body, Some(tag), (number % 4 == 3).then_some(100_000))
+        });
+        let said = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "20"]);
+        assert!(said.contains("the connection was lost"), "{what}: {said}");
+        same(&scratch.path("dst"), if etag == "\"v2\"" { &other } else { &bytes });
+        assert_eq!(said.contains("starting over"), etag == "\"v2\"", "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_redirect_that_expires_is_asked_for_again() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let body = bytes.clone();
+    let server = Server::new(move |number, request, stream| match request.line.split(' ').nth(1).unwrap() {
+        "/f" => {
+            let location = format!("/signed-{number}");
+            nothing(stream, "302 Found", &[("Location", &location)])
+        }
+        // Good once.
+        path if path == format!("/signed-{}", number - 1) => {
+            serve(request, stream, &body, Some("\"v1\""), (number == 1).then_some(5_000_000))
+        }
+        _ => nothing(stream, "403 Forbidden", &[]),
+    });
+    copy(&scratch, &server.url("/f"), 0, &[]);
+    same(&scratch.path("dst"), &bytes);
+}
+
+#[test]
+fn a_signal_ends_a_waiting_download_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let server = Server::new(|_, _, stream| {
+        let sent = head(stream, "200 OK", &[("Content-Length", "1000")]) && stream.write_all(&[1; 10]).is_ok();
+        std::thread::sleep(Duration::from_secs(30));
+        sent
+    });
+    let mut child = dio_cp().args([server.url("/f").as_str()]).arg(scratch.path("dst")).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    tool("kill", ["-INT", &child.id().to_string()]);
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2));
+    assert!(scratch.names().is_empty());
+    assert!(!Path::new(&scratch.path("dst")).exists());
+}
