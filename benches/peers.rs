@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench                  all cases
-//! cargo bench -- file pipe     some of: file, pipe, small, proof, residency
+//! cargo bench -- file pipe     some of: file, pipe, small, proof, residency, url, paced
 //! DIO_CP_BENCH_ROUNDS=9 …      more rounds (default 5, after one to warm up)
 //! ```
 //!
@@ -11,6 +11,10 @@
 //! destination is deleted. What is not installed is named and left out. GNU time(1) measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -19,15 +23,16 @@ use std::process::{Command, Stdio};
 const GIB: u64 = 1 << 30;
 
 /// One command of a case. `{src}` and `{dst}` stand for the paths, `{dio}` for dio-cp.
+#[derive(Clone)]
 struct Peer {
     name: &'static str,
     /// What it needs to be installed.
     tool: &'static str,
-    line: &'static str,
+    line: Cow<'static, str>,
 }
 
 const fn peer(name: &'static str, tool: &'static str, line: &'static str) -> Peer {
-    Peer { name, tool, line }
+    Peer { name, tool, line: Cow::Borrowed(line) }
 }
 
 // fio is the disk's own limit, at queue depth 8 × 4 MiB, by its own clock, without its start.
@@ -66,6 +71,23 @@ const PROOF: [Peer; 6] = [
     peer("… --checksum sha256", "sh", "{dio} -q --checksum sha256 {src} {dst}"),
     peer("… --checksum sha512", "sh", "{dio} -q --checksum sha512 {src} {dst}"),
     peer("fio, only reading", "fio", "fio --rw=read --filename={src} --size=1G --name=limit {fio}"),
+];
+/// From nginx on this machine, which has the file in its cache.
+const URL: [Peer; 8] = [
+    peer("dio-cp http", "nginx", "{dio} -q {url} {dst}"),
+    peer("dio-cp http × 2", "nginx", "{dio} -q --connections 2 {url} {dst}"),
+    peer("curl -o + sync", "curl", "curl -s -o {dst} {url}; sync {dst}"),
+    peer("curl | dd direct", "curl", "curl -s {url} | dd of={dst} oflag=direct bs=4M iflag=fullblock conv=fsync"),
+    peer("wget + sync", "wget", "wget -q -O {dst} {url}; sync {dst}"),
+    peer("dio-cp https", "nginx", "{dio} -q --cacert {cacert} {tls} {dst}"),
+    peer("curl https + sync", "curl", "curl -s --cacert {cacert} -o {dst} {tls}; sync {dst}"),
+    peer("curl https, no sync", "curl", "curl -s --cacert {cacert} -o {dst} {tls}"),
+];
+/// 50 MB/s a connection.
+const PACED: [Peer; 3] = [
+    peer("dio-cp, 4 at once", "nginx", "{dio} -q --connections 4 {paced} {dst}"),
+    peer("dio-cp, 1", "nginx", "{dio} -q {paced} {dst}"),
+    peer("curl -o + sync", "curl", "curl -s -o {dst} {paced}; sync {dst}"),
 ];
 const RESIDENCY: [Peer; 3] = [
     peer("dio-cp --residency", "sh", "{dio} --residency {src}"),
@@ -117,6 +139,27 @@ fn main() {
         random_file(&src, GIB);
         case("1 GiB, cold file to file, with proof", &PROOF, &dir, &src, rounds, false);
         fs::remove_file(&src).unwrap();
+    }
+    for (name, len, title, peers) in [
+        ("url", 2 * GIB, "2 GiB from nginx on this machine", &URL[..]),
+        ("paced", GIB / 2, "512 MiB from nginx at 50 MB/s a connection", &PACED[..]),
+    ] {
+        if !asked(name) {
+            continue;
+        }
+        let Some(nginx) = common::web::Nginx::new() else { continue };
+        let src = nginx.file("f");
+        random_file(&src, len);
+        let names = [
+            ("{url}", nginx.url("/f")),
+            ("{paced}", nginx.url("/paced/f")),
+            ("{tls}", nginx.tls_url("/f")),
+            ("{cacert}", nginx.certificate()),
+        ];
+        let fill = |line: &str| names.iter().fold(line.to_string(), |line, (name, value)| line.replace(name, value));
+        let peers: Vec<Peer> =
+            peers.iter().map(|peer| Peer { line: fill(&peer.line).into(), ..peer.clone() }).collect();
+        case(title, &peers, &dir, &src, rounds, true);
     }
     if asked("residency") {
         let src = dir.join("tree");
