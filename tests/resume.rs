@@ -359,6 +359,45 @@ fn holes_and_a_full_disk_are_gone_on_with() {
 }
 
 #[test]
+fn what_is_recorded_survives_a_power_failure() {
+    needs_root_and!("mkfs.ext4", "mkfs.xfs", "losetup");
+    for kind in ["ext4", "xfs"] {
+        let scratch = Scratch::new();
+        let src = scratch.file("src", 300 << 20);
+        let disk = Loop::new(&scratch, 700 << 20, 512);
+        let (device, backing) = (disk.name().to_string(), disk.backing.clone());
+        tool(&format!("mkfs.{kind}"), ["-q", &device]);
+        let mount = Mount::with(&scratch, &["-t", kind, &device], Some(disk));
+        let dst = mount.path("dst");
+        let mut command = dio_cp();
+        let mut child =
+            command.args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]).spawn().unwrap();
+        wait_for_record(&mut child, &partial(&dst));
+        // The second record's fsync makes the first one durable.
+        let first = durable(&partial(&dst)).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while durable(&partial(&dst)).unwrap() == first {
+            assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "nothing more was recorded");
+        }
+        tool("kill", ["-STOP", &child.id().to_string()]);
+        let image = scratch.path("image");
+        tool("cp", ["--sparse=always".as_ref(), backing.as_os_str(), image.as_os_str()]);
+        tool("kill", ["-KILL", &child.id().to_string()]);
+        child.wait().unwrap();
+        drop(mount); // the two must not be mounted at once: they have one identity
+        let after = Mount::with(&scratch, &["-t", kind, "-o", "loop", image.to_str().unwrap()], None);
+        let left = partial(&after.path("dst"));
+        let kept = durable(&left).expect("the record is lost");
+        assert!(kept >= first, "{kind}: {kept} < {first}");
+        let mut found = vec![0; kept as usize];
+        File::open(&left).unwrap().read_exact_at(&mut found, 0).unwrap();
+        assert!(found == content(300 << 20)[..kept as usize], "{kind}: what is recorded is not there");
+        resume(src.to_str().unwrap(), &after.path("dst"), &[]);
+        same(&after.path("dst"), &content(300 << 20));
+    }
+}
+
+#[test]
 fn a_filesystem_without_attributes_keeps_nothing_and_says_so() {
     needs_root_and!("bindfs", "fusermount3");
     let scratch = Scratch::new();
