@@ -106,63 +106,56 @@ fn changing(
     })
 }
 
+/// The first answer is cut off.
+fn cut(number: usize) -> Option<usize> {
+    (number == 0).then_some(4_000_000)
+}
+
+fn etag(number: usize) -> &'static str {
+    if number == 0 { "\"v1\"" } else { "\"v2\"" }
+}
+
+/// As a server takes a request that does not know this header.
+fn without(request: &Request, header: &str) -> Request {
+    let mut other = request.clone();
+    other.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(header));
+    other
+}
+
 #[test]
 fn two_versions_are_never_spliced() {
     let (old, mut new) = (content(LEN), content(LEN));
     new.iter_mut().for_each(|byte| *byte = !*byte);
     type Answer = fn(usize, &Request, &mut TcpStream, &[u8]) -> bool;
-    let cases: [(&str, Answer, &str); 5] = [
+    let cases: [(&str, Answer, &str); 6] = [
         (
             "another ETag, and If-Range is honoured",
-            |n, r, s, b| {
-                serve(
-                    r,
-                    s,
-                    b,
-                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
-                    if n == 0 { Some(4_000_000) } else { None },
-                )
-            },
+            |n, r, s, b| serve(r, s, b, Some(etag(n)), cut(n)),
             "length now|version now|from the start",
         ),
         (
             "another ETag in an answer to If-Range that was not honoured",
-            |n, r, s, b| {
-                let mut plain = r.clone();
-                plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("if-range"));
-                serve(
-                    &plain,
-                    s,
-                    b,
-                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
-                    if n == 0 { Some(4_000_000) } else { None },
-                )
-            },
+            |n, r, s, b| serve(&without(r, "if-range"), s, b, Some(etag(n)), cut(n)),
+            "version now",
+        ),
+        (
+            "another ETag, a weak one, to a range",
+            |n, r, s, b| serve(&without(r, "if-range"), s, b, Some(if n == 0 { etag(n) } else { "W/\"v2\"" }), cut(n)),
             "version now",
         ),
         (
             "no validator at all",
-            |n, r, s, b| serve(r, s, b, None, if n == 0 { Some(4_000_000) } else { None }),
+            |n, r, s, b| serve(r, s, b, None, cut(n)),
             "does not name the version|connection was lost",
         ),
         (
             "only a weak one",
-            |n, r, s, b| serve(r, s, b, Some("W/\"v\""), if n == 0 { Some(4_000_000) } else { None }),
+            |n, r, s, b| serve(r, s, b, Some("W/\"v\""), cut(n)),
             "does not name the version|connection was lost",
         ),
         (
             "the whole instead of a range",
-            |n, r, s, b| {
-                let mut plain = r.clone();
-                plain.headers.clear();
-                serve(
-                    &plain,
-                    s,
-                    b,
-                    Some(if n == 0 { "\"v1\"" } else { "\"v2\"" }),
-                    if n == 0 { Some(4_000_000) } else { None },
-                )
-            },
+            |n, r, s, b| serve(&without(r, "range"), s, b, Some(etag(n)), cut(n)),
             "version now|from the start",
         ),
     ];
@@ -217,9 +210,7 @@ fn a_server_without_ranges_that_names_its_version_is_read_again_from_the_start()
     let bytes = content(LEN);
     let body = bytes.clone();
     let server = Server::new(move |number, request, stream| {
-        let mut plain = request.clone();
-        plain.headers.clear();
-        serve(&plain, stream, &body, Some("\"v1\""), (number == 0).then_some(9_000_000))
+        serve(&without(request, "range"), stream, &body, Some("\"v1\""), (number == 0).then_some(9_000_000))
     });
     let output = run([&server.url("/f"), "-"]);
     assert!(output.status.success() && output.stdout == bytes, "{}", String::from_utf8_lossy(&output.stderr));

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use ::url::Url;
 
-use self::answer::Answer;
-use self::client::{Client, Wanted};
+use self::answer::{Answer, Wanted};
+use self::client::Client;
 use self::lanes::{Lane, Lanes};
 use self::retry::{Cure, PROGRESS, Trouble};
 use super::{Course, Source};
@@ -122,11 +122,9 @@ impl UrlSource<'_> {
         if let Some(why) = why {
             self.connections = 1;
             self.observer.event(Event::Notice(&format!("one connection for {}: {why}", quoted(&self.name))));
-            if answer.partial {
-                let range = (self.start > 0).then_some((self.start, None));
-                let wanted = Wanted { range, ..Wanted::default() };
-                answer = self.ask(&mut lane, wanted, &Turnstile::default(), false)?;
-            }
+            let range = (self.start > 0).then_some((self.start, None));
+            let wanted = Wanted { range, ..Wanted::default() };
+            answer = self.ask(&mut lane, wanted, &Turnstile::default(), true)?;
         }
         (self.total, self.version, self.found) = (answer.total, answer.version.clone(), answer.url.clone());
         if let Some(total) = self.total {
@@ -191,9 +189,11 @@ impl UrlSource<'_> {
         if turns.is_shut() {
             return Ok(());
         }
-        if trouble.cure == Cure::Reconnect {
-            trouble.cure = if answered { Cure::Again(None) } else { Cure::None };
-        }
+        trouble.cure = match trouble.cure {
+            Cure::Reconnect if answered => Cure::Again(None),
+            Cure::Reconnect | Cure::StartOver if !answered => Cure::None,
+            cure => cure,
+        };
         if lane.brought >= PROGRESS {
             lane.failures = self.restarts;
         }
@@ -212,10 +212,14 @@ impl UrlSource<'_> {
             }
             return Err(error);
         }
-        let (pause, next) = (trouble.pause(lane.failures), lane.failures + 1);
-        let seconds = (pause.as_secs_f64() * 10.0).round() / 10.0;
+        let (anew, next) = (trouble.cure == Cure::StartOver, lane.failures + 1);
+        // What starts over says so itself, and did not try this again before.
+        let pause = if anew && lane.failures == 1 { Duration::ZERO } else { trouble.pause(lane.failures) };
         let error = self.error(lane, trouble.why);
-        self.observer.event(Event::Notice(&format!("{error}; attempt {next} of {} in {seconds} s", retry + 1)));
+        if !anew {
+            let seconds = (pause.as_secs_f64() * 10.0).round() / 10.0;
+            self.observer.event(Event::Notice(&format!("{error}; attempt {next} of {} in {seconds} s", retry + 1)));
+        }
         let until = Instant::now() + pause;
         while !turns.is_shut() {
             let left = until.saturating_duration_since(Instant::now());
@@ -224,7 +228,7 @@ impl UrlSource<'_> {
             }
             std::thread::sleep(left.min(LOOK));
         }
-        if trouble.cure == Cure::StartOver { Err(error.anew()) } else { Ok(()) }
+        if anew { Err(error.anew()) } else { Ok(()) }
     }
 
     fn error(&self, lane: &Lane, why: impl Into<String>) -> Error {
@@ -241,9 +245,14 @@ impl UrlSource<'_> {
         let wanted = Wanted { range, version: self.version.as_deref(), more_follow: self.connections > 1 };
         let answer = self.ask(lane, wanted, turns, true)?;
         let same = self.version.is_some() && answer.version == self.version;
-        let why = if answer.total != self.total && !(answer.partial && answer.total.is_none()) || answer.behind_end {
+        let other_length = match (self.total, answer.total) {
+            (Some(total), Some(now)) => now != total,
+            (Some(_), None) => !answer.partial,
+            (None, _) => false,
+        };
+        let why = if other_length || answer.behind_end {
             Some("it has another length now")
-        } else if answer.version.is_some() && answer.version != self.version {
+        } else if answer.changed || answer.version.is_some() && answer.version != self.version {
             Some("it is another version now")
         } else if answer.partial && answer.from != from {
             Some("the server sends another range than it was asked for")

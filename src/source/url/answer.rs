@@ -1,4 +1,4 @@
-//! What an answer's header says, and the bytes behind it.
+//! What is asked for, what an answer's header says, and the bytes behind it.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -8,9 +8,19 @@ use ureq::BodyReader;
 use ureq::http::{HeaderMap, header};
 use url::Url;
 
-use super::client::Wanted;
 use super::retry::{Cure, Trouble, retry_after};
 use super::transport::Witness;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// First byte, and one past the last one if that is known. None: everything, by a plain request.
+    pub range: Option<(u64, Option<u64>)>,
+    /// Only of this version.
+    pub version: Option<&'a str>,
+    /// Other requests to this server follow: the connection is worth keeping.
+    pub more_follow: bool,
+}
 
 /// An answer that has what was asked for, or everything.
 pub struct Answer {
@@ -22,6 +32,8 @@ pub struct Answer {
     pub partial: bool,
     /// There is nothing at the offset that was asked for: the whole ends before.
     pub behind_end: bool,
+    /// It names itself another version than the one that was asked for.
+    pub changed: bool,
     /// What tells this version from every other: a strong ETag, or else a date.
     pub version: Option<String>,
     /// The header that proposes a file name.
@@ -58,10 +70,14 @@ pub fn answer(
         }
         _ => return Err(failed(status)),
     };
+    // A weak validator is none, but it may well say that it is another one.
+    let mark = |asked: &str| if asked.starts_with('"') { header::ETAG } else { header::LAST_MODIFIED };
+    let now = wanted.version.and_then(|asked| Some((asked, text(headers, mark(asked).as_str())?)));
+    let changed = now.is_some_and(|(asked, now)| asked != now);
     let version = version(headers);
     let disposition = headers.get(header::CONTENT_DISPOSITION).map(|value| value.as_bytes().to_vec());
     let (partial, behind_end) = (status == 206, status == 416);
-    Ok(Answer { from, total, partial, behind_end, version, disposition, url, body })
+    Ok(Answer { from, total, partial, behind_end, changed, version, disposition, url, body })
 }
 
 fn failed(status: u16) -> Trouble {

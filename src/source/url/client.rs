@@ -8,7 +8,7 @@ use ureq::config::AutoHeaderValue;
 use ureq::http::{Request, header};
 use url::Url;
 
-use super::answer::{Answer, Body, answer, number};
+use super::answer::{Answer, Body, Wanted, answer, number};
 use super::login::{Logins, basic};
 use super::proxy;
 use super::retry::{Cure, Trouble};
@@ -33,17 +33,6 @@ pub struct Client<'a> {
     /// By scheme and proxy.
     agents: Mutex<Vec<(String, Agent)>>,
     witness: Arc<Witness>,
-}
-
-/// A part of the whole that is asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
-    /// First byte, and one past the last one if that is known. None: everything, by a plain request.
-    pub range: Option<(u64, Option<u64>)>,
-    /// Only of this version.
-    pub version: Option<&'a str>,
-    /// Other requests to this server follow: the connection is worth keeping.
-    pub more_follow: bool,
 }
 
 impl<'a> Client<'a> {
