@@ -110,7 +110,7 @@ fn attempt(
         }
         _ => 0,
     };
-    source.begin(Course { from: resumed, number, in_order: to.in_order() || taps.in_order() });
+    source.begin(&layout, Course { from: resumed, number, in_order: to.in_order() || taps.in_order() });
 
     let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     if length.is_some_and(|length| length > job.block_size as u64) {

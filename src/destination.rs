@@ -101,6 +101,8 @@ pub fn open<'a>(
         return Ok((name, Box::new(stream)));
     };
     let (path, found) = resolve(job, asked, from)?;
+    // A name that a server chose is like one under -n.
+    let chosen_by_server = from.own_name.as_ref().is_some_and(|own| own.foreign) && path != *asked;
     if let Some(length) = from.length
         && job.seek.checked_add(length).is_none_or(|end| end > i64::MAX as u64)
     {
@@ -112,7 +114,8 @@ pub fn open<'a>(
             let why = "there is no such device, and a file there would only fill the memory";
             return Err(Error::failed("opening", &path, why).hint("check the name, or -f if a file is meant"));
         }
-        let new = file::FileDestination::replace(job, from, path.clone(), false, observer, standing)?;
+        let mut new = file::FileDestination::replace(job, from, path.clone(), false, observer, standing)?;
+        new.exclusive |= chosen_by_server;
         return Ok((path, Box::new(new)));
     };
     refuse_same(from, &path, &found)?;
@@ -155,7 +158,7 @@ fn resolve(job: &Job, asked: &Path, from: &Origin) -> Result<(PathBuf, Option<Me
             return Err(Error::usage(why).hint(line));
         };
         path.push(&own.name);
-        if own.foreign && !job.in_place && path.symlink_metadata().is_ok() {
+        if own.foreign && path.symlink_metadata().is_ok() {
             let why = "it exists, and its name was chosen by the server";
             return Err(Error::failed("replacing", &path, why).hint("name the file instead of the directory"));
         }

@@ -35,12 +35,16 @@ impl End {
     }
 }
 
-/// `https://user:secret@host/x` without `:secret`.
+/// `https://user:secret@host/x` without `:secret`. What may be a password is hidden as well: one with a
+/// slash in it makes no URL, but is one all the same.
 fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
-    let authority = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
-    // A password may hold unescaped @ signs, and slashes by mistake; better too much is hidden.
-    let Some(at) = rest[..authority].rfind('@') else { return url.to_string() };
+    let Some((scheme, rest)) = url.split_once(':') else { return url.to_string() };
+    let rest = rest.trim_start_matches(['/', '\\']);
+    let authority = &rest[..rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len())];
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let broken = !authority.ends_with(']') && port.contains(|c: char| !c.is_ascii_digit());
+    let at = if authority.contains('@') || !broken { authority.rfind('@') } else { rest.rfind('@') };
+    let Some(at) = at else { return format!("{scheme}://{rest}") };
     let user = rest[..at].split(':').next().unwrap_or_default();
     format!("{scheme}://{user}{}", &rest[at..])
 }
@@ -231,6 +235,14 @@ mod tests {
             ("HTTP://u:se@cret@example.org?x@y", "HTTP://u@example.org?x@y"),
             ("http://u@example.org", "http://u@example.org"),
             ("http://:secret@example.org", "http://@example.org"),
+            ("http:///u:secret@example.org/", "http://u@example.org/"),
+            ("http://\\u:secret@example.org/", "http://u@example.org/"),
+            ("http://u:sec/ret@example.org/", "http://u@example.org/"),
+            ("http://u:sec?ret@example.org/", "http://u@example.org/"),
+            ("http://u:sec#ret@example.org/", "http://u@example.org/"),
+            ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+            ("http://[::1]/a@b", "http://[::1]/a@b"),
+            ("http://h:8080/a@b", "http://h:8080/a@b"),
         ] {
             assert_eq!(End::Url(url.into()).name(), PathBuf::from(name));
         }

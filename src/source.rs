@@ -26,7 +26,7 @@ pub trait Source: Sync {
     fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool>;
 
     /// How the copy will go; called before the first block is claimed.
-    fn begin(&mut self, _course: Course) {}
+    fn begin(&mut self, _layout: &Layout, _course: Course) {}
 
     /// The copy is over before its time: whoever waits in [`Source::next`] should not wait on.
     fn stop(&self) {}

@@ -152,6 +152,9 @@ fn a_directory_gets_the_name_that_the_url_or_the_server_has_and_nothing_leaves_i
     // A name that the user never saw replaces nothing; one that he typed does.
     let said = fails(1, [&server.url("/x?name=evil"), into]);
     assert!(said.contains("chosen by the server"), "{said}");
+    fails(1, [&server.url("/x?name=evil"), into, "--in-place"]);
+    copies([&server.url("/x?name=.bashrc"), into]);
+    assert!(!dir.join(".bashrc").exists());
     copies([&server.url("/a%20b.iso"), into]);
     let said = fails(2, [&server.url("/"), into]);
     assert!(said.contains("no name to keep"), "{said}");
@@ -310,6 +313,8 @@ fn logins_come_from_the_url_a_header_or_netrc_and_are_never_shown() {
     let said = fails(1, [&with("user:not-secret"), to, "-v", "--retry", "1"]);
     assert!(!said.contains("secret"), "{said}");
     copies([&nginx.url("/login/f"), to, "--header", "Authorization: Basic dXNlcjpzZWNyZXQ="]);
+    // Where the server sends one on, in its own name.
+    copies([&with("user:secret").replace("/login/f", "/moved/login/f"), to]);
     let netrc = scratch.path("netrc");
     fs::write(&netrc, "machine 127.0.0.1 login user password secret\n").unwrap();
     let by_netrc = |url: &str| dio_cp().args([url, to]).env("NETRC", &netrc).output().unwrap();
@@ -331,6 +336,11 @@ fn a_redirect_to_another_server_takes_no_login_along() {
     let url = format!("http://user:secret@127.0.0.1:{}/", first.port);
     copies([&url, dst.to_str().unwrap(), "--header", "Cookie: secret", "--header", "X-Kept: yes"]);
     copies([&first.url("/"), dst.to_str().unwrap(), "--header", "authorization: secret"]);
+    // What is written down for everybody is for whoever the user asks.
+    let netrc = scratch.path("netrc");
+    fs::write(&netrc, "default login user password secret\n").unwrap();
+    let output = dio_cp().args([&first.url("/"), dst.to_str().unwrap()]).env("NETRC", &netrc).output().unwrap();
+    assert!(output.status.success());
     for request in first.requests() {
         assert!(request.header("authorization").is_some());
     }
@@ -463,6 +473,16 @@ fn proxies_come_from_the_environment() {
     assert_eq!(proxy.requests().len(), 3);
     copy(&nginx.url("/f"), "http_proxy", "localhost, 127.0.0.1");
     copy(&nginx.url("/f"), "https_proxy", "");
+    assert_eq!(proxy.requests().len(), 3);
+    // A proxy by TLS is never asked in the clear.
+    let output = dio_cp()
+        .args(["http://server.example/f", to, "--retry", "0", "--cacert", &nginx.certificate()])
+        .env("http_proxy", format!("https://someone:secret@localhost:{tls_port}"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("secret"));
+    let log = fs::read_to_string(nginx.scratch.path("access")).unwrap();
+    assert!(log.contains("CONNECT server.example:80") || log.contains("400"), "{log}");
     assert_eq!(proxy.requests().len(), 3);
     let output = dio_cp().args([&nginx.url("/f"), to]).env("http_proxy", "::secret::").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

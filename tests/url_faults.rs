@@ -127,7 +127,7 @@ fn two_versions_are_never_spliced() {
     let (old, mut new) = (content(LEN), content(LEN));
     new.iter_mut().for_each(|byte| *byte = !*byte);
     type Answer = fn(usize, &Request, &mut TcpStream, &[u8]) -> bool;
-    let cases: [(&str, Answer, &str); 6] = [
+    let cases: [(&str, Answer, &str); 8] = [
         (
             "another ETag, and If-Range is honoured",
             |n, r, s, b| serve(r, s, b, Some(etag(n)), cut(n)),
@@ -142,6 +142,22 @@ fn two_versions_are_never_spliced() {
             "another ETag, a weak one, to a range",
             |n, r, s, b| serve(&without(r, "if-range"), s, b, Some(if n == 0 { etag(n) } else { "W/\"v2\"" }), cut(n)),
             "version now",
+        ),
+        (
+            "no ETag in the answer to a range",
+            |n, r, s, b| serve(&without(r, "if-range"), s, b, if n == 0 { Some(etag(n)) } else { None }, cut(n)),
+            "version now",
+        ),
+        (
+            "a modification time without a date to hold it against",
+            |n, r, s, b| {
+                let mark =
+                    [("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Content-Length", &b.len().to_string())];
+                let sent = &b[..cut(n).unwrap_or(b.len())];
+                assert!(r.range().is_none());
+                head(s, "200 OK", &mark) && s.write_all(sent).is_ok() && cut(n).is_none()
+            },
+            "does not name the version",
         ),
         (
             "no validator at all",
@@ -235,14 +251,14 @@ fn a_device_is_written_again_from_the_start() {
 fn bodies_that_are_not_as_announced_publish_nothing() {
     let scratch = Scratch::new();
     type Answer = fn(&mut TcpStream) -> bool;
-    let cases: [(&str, Answer, &str); 9] = [
+    let cases: [(&str, Answer, &str); 15] = [
         ("shorter", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 99]).is_err(), "lost"),
         ("longer", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 101]).is_err(), "more than"),
         (
             "longer, and late",
             |s| {
                 let sent = head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 100]).is_ok();
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(20));
                 sent && s.write_all(&[7; 1]).is_err()
             },
             "more than",
@@ -262,6 +278,32 @@ fn bodies_that_are_not_as_announced_publish_nothing() {
             |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"xyz\r\nabc\r\n").is_err(),
             "",
         ),
+        (
+            "a chunked body without the end of its last chunk",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"3\r\nabc\r\n0\r\n").is_err(),
+            "lost",
+        ),
+        (
+            "an encoding that nobody asked for",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "gzip, chunked")]) && s.write_all(b"0\r\n\r\n").is_err(),
+            "not asked for",
+        ),
+        (
+            "an encoding that is none, and no length",
+            |s| head(s, "200 OK", &[("Transfer-Encoding", "identity")]) && s.write_all(b"abc").is_err(),
+            "not asked for",
+        ),
+        ("two lengths", |s| head(s, "200 OK", &[("Content-Length", "3, 3")]) && s.write_all(b"abcabc").is_err(), ""),
+        (
+            "a length that no file has",
+            |s| head(s, "200 OK", &[("Content-Length", "9223372036854775808")]) && s.write_all(b"abc").is_err(),
+            "a length that is none",
+        ),
+        (
+            "a year's pause",
+            |s| nothing(s, "503 Unavailable", &[("Retry-After", "18446744073709551615")]),
+            "asks to come back",
+        ),
         ("no HTTP", |s| s.write_all(b"220 ftp.example.org ready\r\n").is_err(), ""),
         ("nothing", |_| false, ""),
         (
@@ -273,6 +315,8 @@ fn bodies_that_are_not_as_announced_publish_nothing() {
     for (what, answer, expected) in cases {
         let server = Server::new(move |_, _, stream| answer(stream));
         let said = copy(&scratch, &server.url("/f"), 1, &["--retry", "1"]);
+        let also = copy(&scratch, &server.url("/f"), 1, &["--retry", "0", "--connections", "3"]);
+        assert!(also.contains(expected), "{what}, with connections: {also}");
         assert!(said.contains(expected) && said.contains(&server.url("/f")), "{what}: {said}");
     }
 }
@@ -295,6 +339,113 @@ fn a_body_that_ends_with_the_connection_is_whole_only_if_that_was_closed_in_orde
     });
     copy(&scratch, &url, 1, &["--retry", "0"]);
     torn.join().unwrap();
+}
+
+#[test]
+fn ranges_that_are_not_those_that_were_asked_for_are_not_taken() {
+    let bytes = content(LEN);
+    for words in [&["--skip", "100"][..], &["--skip", "100", "--count", "1000"], &["--connections", "2"]] {
+        let scratch = Scratch::new();
+        let body = bytes.clone();
+        let server = Server::new(move |_, request, stream| {
+            let (from, end) = request.range().unwrap();
+            let (from, end) = (from + 500, end.map_or(body.len(), |end| end + 500));
+            let range = format!("bytes {from}-{}/{}", end - 1, body.len());
+            let length = (end - from).to_string();
+            let headers = [("ETag", "\"v1\""), ("Content-Range", &range), ("Content-Length", &length)];
+            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[from..end]).is_ok()
+        });
+        let said = copy(&scratch, &server.url("/f"), 1, words);
+        assert!(said.contains("another range"), "{said}");
+    }
+    // Where nobody knows how long it is, the end of a range is not the end.
+    let scratch = Scratch::new();
+    let body = bytes.clone();
+    let server = Server::new(move |_, request, stream| match request.range() {
+        Some((from, _)) => {
+            let headers = [("Content-Range", &*format!("bytes {from}-{}/*", from + 99)), ("Content-Length", "100")];
+            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[from..from + 100]).is_ok()
+        }
+        None => serve(request, stream, &body, None, None),
+    });
+    copy(&scratch, &server.url("/f"), 0, &["--skip", "100"]);
+    same(&scratch.path("dst"), &bytes[100..]);
+}
+
+#[test]
+fn a_server_that_sends_short_ranges_is_asked_on_and_one_that_sends_nothing_is_given_up() {
+    let bytes = content(LEN);
+    for (longest, words, status) in [
+        (300 << 10, &["--skip", "1"][..], 0),
+        (300 << 10, &["--connections", "3"], 0),
+        (1, &["--connections", "3", "--retry", "2"], 1),
+        (0, &["--connections", "3", "--retry", "2"], 1),
+    ] {
+        let scratch = Scratch::new();
+        let body = bytes.clone();
+        let server = Server::new(move |number, request, stream| {
+            let (from, end) = request.range().unwrap();
+            let end = end.unwrap_or(body.len()).min(body.len());
+            let end = if number == 0 { end } else { end.min(from + longest) };
+            let range = format!("bytes {from}-{}/{}", end.max(from + 1) - 1, body.len());
+            let length = (end - from).to_string();
+            let headers = [("ETag", "\"v1\""), ("Content-Range", &range), ("Content-Length", &length)];
+            let cut = if number == 0 && words[0] == "--skip" { 1_000_000 } else { end - from };
+            head(stream, "206 Partial Content", &headers)
+                && stream.write_all(&body[from..from + cut]).is_ok()
+                && cut == end - from
+        });
+        let said = copy(&scratch, &server.url("/f"), status, words);
+        assert!(server.requests().len() < 60, "{} requests: {said}", server.requests().len());
+        if status == 0 {
+            let skipped = if words[0] == "--skip" { 1 } else { 0 };
+            same(&scratch.path("dst"), &bytes[skipped..]);
+        }
+    }
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_meanwhile_is_no_failure() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let body = bytes.clone();
+    let server = Server::new(move |_, request, stream| {
+        let sent = serve(request, stream, &body, Some("\"v1\""), None);
+        std::thread::sleep(Duration::from_millis(20));
+        !sent // closes, without having said so
+    });
+    let said = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "0"]);
+    assert!(!said.contains("attempt"), "{said}");
+    same(&scratch.path("dst"), &bytes);
+}
+
+#[test]
+fn nothing_is_waited_for_that_is_not_wanted() {
+    let scratch = Scratch::new();
+    for header in [("Transfer-Encoding", "chunked"), ("Content-Length", "1000")] {
+        let server = Server::new(move |_, _, stream| {
+            let sent = head(stream, "200 OK", &[header]) && stream.write_all(b"a\r\n0123456789").is_ok();
+            std::thread::sleep(Duration::from_secs(20));
+            sent
+        });
+        let began = Instant::now();
+        copy(&scratch, &server.url("/f"), 0, &["--count", "10"]);
+        assert!(began.elapsed() < Duration::from_secs(5));
+        std::fs::remove_file(scratch.path("dst")).unwrap();
+    }
+}
+
+#[test]
+fn connections_and_an_odd_seek_and_a_digest_go_together() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let server = Server::of(bytes.clone(), |_| None);
+    for algorithm in ["sha256", "blake3"] {
+        let dst = scratch.file("dst", 5000);
+        let words = ["--connections", "3", "--seek", "1000", "-b", "1M", "--checksum", algorithm];
+        copy_over(&scratch, &server.url("/f"), 0, &words);
+        same(&dst, &[&content(5000)[..1000], &bytes].concat());
+    }
 }
 
 #[test]
@@ -407,7 +558,7 @@ fn a_full_disk_ends_a_download_that_is_waiting_for_its_server() {
     let mount = Mount::filesystem(&scratch, "ext4", 32 << 20, 512);
     // No length: the space cannot be reserved. Then the server falls silent.
     let server = Server::new(|_, _, stream| {
-        let sent = head(stream, "200 OK", &[]) && stream.write_all(&vec![1; 60 << 20]).is_ok();
+        let sent = head(stream, "200 OK", &[]) && stream.write_all(&vec![1; 36 << 20]).is_ok();
         std::thread::sleep(Duration::from_secs(40));
         !sent
     });

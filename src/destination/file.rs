@@ -34,6 +34,8 @@ pub struct FileDestination<'a> {
     writer: DirectWriter,
     /// How it gets its name; None: it has it.
     publication: Option<Publication>,
+    /// It replaces nothing.
+    pub exclusive: bool,
     /// Bytes that an earlier copy left.
     resumed: u64,
     /// Up to where an owned file of unknown length has space.
@@ -122,8 +124,20 @@ impl<'a> FileDestination<'a> {
         let owned = publication.is_some();
         let writer = DirectWriter::over(file, refused, job.direct, owned, job.block_size).map_err(fail)?;
         let (reserved, touched) = (Mutex::new(0), AtomicBool::new(false));
-        let resumed = 0;
-        Ok(Self { job, name, file: kept, writer, publication, resumed, reserved, device: false, touched, standing })
+        let (exclusive, resumed) = (job.no_clobber, 0);
+        Ok(Self {
+            job,
+            name,
+            file: kept,
+            writer,
+            publication,
+            exclusive,
+            resumed,
+            reserved,
+            device: false,
+            touched,
+            standing,
+        })
     }
 
     /// Gives a growing file space ahead of the writes. What is too much is cut off at the end.
@@ -234,7 +248,7 @@ impl Destination for FileDestination<'_> {
         let sync = self.job.sync;
         let publication = self.publication.take();
         let (mut notes, mut failed) = (Vec::new(), None);
-        let Self { job, name, file, writer, standing, .. } = *self;
+        let Self { job, name, file, writer, exclusive, standing, .. } = *self;
         let last = || match attributes_of(job, &name, &file, from, publication.as_ref()) {
             Ok(found) => {
                 notes = found;
@@ -253,7 +267,7 @@ impl Destination for FileDestination<'_> {
         inspect(&file, job.seek)?;
         if let Some(Publication { existed, temporary, partial }) = publication {
             let complete = || partial.as_ref().map_or(Ok(()), |partial| partial.complete());
-            publish::publish(&file, temporary.as_deref(), &name, (existed, job.no_clobber), complete, standing)?;
+            publish::publish(&file, temporary.as_deref(), &name, (existed, exclusive), complete, standing)?;
             if sync {
                 sync_directory(&name, &file)?;
             }

@@ -112,7 +112,7 @@ pub fn publish(
     };
     standing.publish(|| last().and_then(|()| give_name())).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists if exclusive => {
-            Error::failed("creating", path, "it exists by now, and -n says not to replace it")
+            Error::failed("creating", path, "it exists by now, and is not to be replaced")
         }
         _ => Error::io("naming", path, e),
     })

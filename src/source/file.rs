@@ -164,7 +164,7 @@ impl Source for FileSource {
         Ok(true)
     }
 
-    fn begin(&mut self, course: Course) {
+    fn begin(&mut self, _layout: &Layout, course: Course) {
         let claimed = self.claimed.get_mut().unwrap_or_else(PoisonError::into_inner);
         (claimed.offset, claimed.number) = (course.from, course.number);
     }

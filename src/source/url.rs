@@ -37,6 +37,8 @@ use crate::job::{End, Job};
 use crate::origin::{Identity, Origin};
 use crate::turnstile::Turnstile;
 
+/// A server that sends shorter ranges than it is asked for is asked on at once if they have this length.
+const LEAST_RANGE: u64 = 256 << 10;
 /// Between two looks at whether the copy is over.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -113,6 +115,10 @@ impl UrlSource<'_> {
         let wanted = Wanted { range, version: None, more_follow: parallel };
         let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
         let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), false)?;
+        if answer.partial && answer.total.is_none() && !parallel {
+            // Where its range ends it may go on: only a plain answer has an end.
+            answer = self.ask(&mut lane, Wanted::default(), &Turnstile::default(), true)?;
+        }
         let why = match (parallel, answer.partial, answer.total, &answer.version) {
             (true, false, _, _) if !answer.behind_end => Some("the server does not serve ranges"),
             (true, true, None, _) => Some("the server does not say how long it is"),
@@ -171,11 +177,14 @@ impl UrlSource<'_> {
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
     fn ask(&self, lane: &mut Lane, wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
         let mut url = &self.found;
+        // Connections that were kept may have been closed meanwhile, every one of them. (RFC 9112, 9.3.1)
+        let mut kept = if answered && wanted.more_follow { self.connections } else { 0 };
         loop {
             match self.client.get(url, wanted) {
                 Ok(answer) => return Ok(answer),
                 // Where it was redirected to may be forgotten by now.
                 Err(trouble) if trouble.cure == Cure::None && *url != self.asked => url = &self.asked,
+                Err(trouble) if trouble.cure == Cure::Lost && kept > 0 => kept -= 1,
                 Err(trouble) => self.wait(lane, trouble, turns, answered)?,
             }
             if turns.is_shut() {
@@ -190,6 +199,7 @@ impl UrlSource<'_> {
             return Ok(());
         }
         trouble.cure = match trouble.cure {
+            Cure::Lost => Cure::Again(None),
             Cure::Reconnect if answered => Cure::Again(None),
             Cure::Reconnect | Cure::StartOver if !answered => Cure::None,
             cure => cure,
@@ -208,7 +218,7 @@ impl UrlSource<'_> {
             }
             if tried && !hopeless && retry > 0 {
                 error = self.error(lane, format!("{}; given up after {} attempts", trouble.why, lane.failures));
-                error = error.hint("--retry N tries more often; --resume keeps what was copied");
+                error = error.hint("--retry N tries more often, and --resume keeps what was copied");
             }
             return Err(error);
         }
@@ -218,7 +228,10 @@ impl UrlSource<'_> {
         let error = self.error(lane, trouble.why);
         if !anew {
             let seconds = (pause.as_secs_f64() * 10.0).round() / 10.0;
-            self.observer.event(Event::Notice(&format!("{error}; attempt {next} of {} in {seconds} s", retry + 1)));
+            self.observer.event(Event::Notice(&format!(
+                "{error}; attempt {next} of {} in {seconds} s",
+                retry.saturating_add(1)
+            )));
         }
         let until = Instant::now() + pause;
         while !turns.is_shut() {
@@ -254,12 +267,8 @@ impl UrlSource<'_> {
             Some("it has another length now")
         } else if answer.changed || answer.version.is_some() && answer.version != self.version {
             Some("it is another version now")
-        } else if answer.partial && answer.from != from {
-            Some("the server sends another range than it was asked for")
         } else if !answer.partial && from > 0 && (!same || self.connections > 1) {
             Some("the server sends it from the start again")
-        } else if self.version.is_none() && lane.at > 0 {
-            Some("the server does not name the version (ETag, Last-Modified)")
         } else {
             None
         };
@@ -294,8 +303,8 @@ impl UrlSource<'_> {
                     lane.end = lane.at;
                     break;
                 }
-                Ok(0) if lane.brought > 0 && self.connections > 1 => None, // a shorter range than asked for
-                Ok(0) => Some(Trouble::new(Cure::Again(None), "it ended before its announced length")),
+                Ok(0) if body.brought >= LEAST_RANGE => None, // a shorter range than was asked for
+                Ok(0) => Some(Trouble::new(Cure::Again(None), "the server sends less than it was asked for")),
                 Ok(n) => {
                     filled += n;
                     lane.at += n as u64;
@@ -306,22 +315,23 @@ impl UrlSource<'_> {
             };
             lane.body = None;
             if let Some(trouble) = trouble {
-                // Without a version to ask for, what is there cannot be gone on with.
-                let lost = self.version.is_none() && lane.at > 0 && trouble.cure != Cure::None;
-                let cure = if lost { Cure::StartOver } else { trouble.cure };
-                self.wait(lane, Trouble { cure, ..trouble }, turns, true)?;
+                let mut trouble = trouble;
+                if lane.at > 0 && trouble.cure != Cure::None && (self.version.is_none() || self.total.is_none()) {
+                    let cannot = "it cannot be gone on with, for the server does not name the version (ETag, \
+                                  Last-Modified) and length";
+                    trouble = Trouble::new(Cure::StartOver, format!("{}; {cannot}", trouble.why));
+                }
+                self.wait(lane, trouble, turns, true)?;
             }
         }
         Ok(filled)
     }
 
-    /// Everything that this answer announced was read. It must be everything that the server sends.
+    /// A lane has brought all of its range. If that is all that was announced, nothing may follow.
     fn close(&self, lane: &mut Lane) -> Result<()> {
         let Some(body) = lane.body.take() else { return Ok(()) };
-        let whole = self.len.is_some_and(|len| lane.at == len) && self.connections == 1;
-        let announced = whole && self.total.is_some_and(|total| self.start + lane.at == total);
         match body.finish() {
-            Ok(false) if announced => Err(self.error(lane, "the server sends more than it announced")),
+            Ok(false) if self.connections == 1 => Err(self.error(lane, "the server sends more than it announced")),
             // The next request will find out what is wrong with the connection.
             _ => Ok(()),
         }
@@ -355,8 +365,11 @@ impl Source for UrlSource<'_> {
         Ok(read > 0)
     }
 
-    fn begin(&mut self, course: Course) {
+    fn begin(&mut self, layout: &Layout, course: Course) {
         let mut first = self.lanes.first.take().unwrap_or_else(|| Lane::new(0, self.restarts));
+        if self.connections > 1 {
+            first.end = first.end.min(layout.place(0).1 as u64);
+        }
         if course.from > 0 {
             // What comes next has another range; the answer that is open is not for it.
             let end = if self.connections == 1 { self.len.unwrap_or(u64::MAX) } else { course.from };

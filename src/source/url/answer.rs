@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ureq::BodyReader;
-use ureq::http::{HeaderMap, header};
+use ureq::http::{HeaderMap, Version, header};
 use url::Url;
 
-use super::retry::{Cure, Trouble, retry_after};
+use super::retry::{Cure, LONGEST_WAIT, Trouble, retry_after};
 use super::transport::Witness;
 
 /// What is asked for.
@@ -43,40 +43,86 @@ pub struct Answer {
     pub body: Body,
 }
 
+/// How the end of a body is known. (RFC 9112, 6.3)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// It has so many bytes.
+    Length(u64),
+    /// Its last chunk says so.
+    Chunked,
+    /// The connection is closed.
+    Connection,
+}
+
+/// Reads it as the HTTP client does, or refuses it: what is encoded for the transfer otherwise would have
+/// to be decoded.
+pub fn framing(version: Version, headers: &HeaderMap) -> std::result::Result<Framing, Trouble> {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next() {
+        let chunked = encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
+        if !chunked || version != Version::HTTP_11 {
+            return Err(Trouble::new(
+                Cure::None,
+                "the server encodes it for the transfer in a way that was not asked for",
+            ));
+        }
+        return Ok(Framing::Chunked);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(Framing::Connection) };
+    let length =
+        length.to_str().ok().and_then(|length| length.trim().parse().ok()).filter(|_| lengths.next().is_none());
+    match length.filter(|length| *length <= i64::MAX as u64) {
+        Some(length) => Ok(Framing::Length(length)),
+        None => Err(Trouble::new(Cure::None, "the server announces a length that is none")),
+    }
+}
+
 /// Reads a header as RFC 9110 means it.
 pub fn answer(
     status: u16,
     headers: &HeaderMap,
     wanted: Wanted<'_>,
-    length: Option<u64>,
     url: Url,
     body: Body,
 ) -> std::result::Result<Answer, Trouble> {
-    let (from, total) = match status {
-        200 => (0, length),
-        206 | 416 if wanted.range.is_some() => {
+    let (from, total) = match (status, wanted.range) {
+        (200, _) => (0, body.left.filter(|_| body.framing != Framing::Chunked)),
+        (206 | 416, Some((asked, _))) => {
             let range = text(headers, header::CONTENT_RANGE.as_str()).and_then(content_range);
             match (status, range) {
-                (206, Some((Some((from, _)), total))) => (from, total),
+                (206, Some((Some((from, _)), total))) if from == asked => (from, total),
+                (206, Some((Some(_), _))) => {
+                    let why = "the server sends another range than it was asked for";
+                    return Err(Trouble::new(Cure::StartOver, why));
+                }
                 (416, Some((None, Some(total)))) => (total, Some(total)),
                 (416, _) => return Err(Trouble::new(Cure::StartOver, "the server does not have that range")),
                 _ => return Err(Trouble::new(Cure::None, "the server does not say which range it sends")),
             }
         }
-        401 | 407 => return Err(failed(status).hint("~/.netrc, or https://USER@HOST/, holds the login")),
-        408 | 429 | 500.. => {
+        (401, _) => return Err(failed(status).hint("~/.netrc, or https://USER@HOST/, holds the login")),
+        (407, _) => return Err(failed(status).hint("http_proxy=http://USER:PASSWORD@PROXY/ holds the login")),
+        (408 | 429 | 500.., _) => {
             let asked = text(headers, header::RETRY_AFTER.as_str()).and_then(|h| retry_after(h, SystemTime::now()));
+            if let Some(asked) = asked.filter(|asked| *asked > LONGEST_WAIT) {
+                let why = format!("{}, and asks to come back in {} s", failed(status).why, asked.as_secs());
+                return Err(Trouble::new(Cure::None, why));
+            }
             return Err(Trouble { cure: Cure::Again(asked), ..failed(status) });
         }
         _ => return Err(failed(status)),
     };
-    // A weak validator is none, but it may well say that it is another one.
-    let mark = |asked: &str| if asked.starts_with('"') { header::ETAG } else { header::LAST_MODIFIED };
-    let now = wanted.version.and_then(|asked| Some((asked, text(headers, mark(asked).as_str())?)));
-    let changed = now.is_some_and(|(asked, now)| asked != now);
+    let partial = status == 206;
+    // A weak validator is none, but it may well say that it is another one. A part must repeat the ETag;
+    // the date it may leave out. (RFC 9110, 15.3.7)
+    let changed = wanted.version.is_some_and(|asked| match asked.starts_with('"') {
+        true => text(headers, header::ETAG.as_str()).map_or(partial, |now| now != asked),
+        false => text(headers, header::LAST_MODIFIED.as_str()).is_some_and(|now| now != asked),
+    });
     let version = version(headers);
     let disposition = headers.get(header::CONTENT_DISPOSITION).map(|value| value.as_bytes().to_vec());
-    let (partial, behind_end) = (status == 206, status == 416);
+    let behind_end = status == 416;
     Ok(Answer { from, total, partial, behind_end, changed, version, disposition, url, body })
 }
 
@@ -87,10 +133,6 @@ fn failed(status: u16) -> Trouble {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    text(headers, name)?.trim().parse().ok()
 }
 
 /// `bytes 0-99/1234`, `bytes 0-99/*`, `bytes */1234`: (first byte, one past the last one), the whole.
@@ -119,33 +161,52 @@ fn version(headers: &HeaderMap) -> Option<String> {
     let modified = text(headers, header::LAST_MODIFIED.as_str())?;
     let date = httpdate::parse_http_date(modified).ok()?;
     let answered = text(headers, header::DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
-    let strong = answered.is_none_or(|answered| date + Duration::from_secs(1) <= answered);
+    let strong = answered.is_some_and(|answered| date + Duration::from_secs(1) <= answered);
     strong.then(|| modified.to_string())
 }
 
 /// The bytes of an answer.
 pub struct Body {
-    pub reader: BodyReader<'static>,
-    /// Nothing but the end of the connection tells that this is the end.
-    pub ends_with_connection: bool,
-    /// What its connection saw; None: it carries other answers too.
-    pub watched: Option<Arc<Witness>>,
+    reader: BodyReader<'static>,
+    framing: Framing,
+    /// Bytes that are still to come, if that was announced.
+    left: Option<u64>,
+    /// Bytes that came.
+    pub brought: u64,
+    /// What the connection saw, if it carries this answer alone.
+    watched: Option<Arc<Witness>>,
 }
 
 impl Body {
+    pub fn new(reader: BodyReader<'static>, framing: Framing, watched: Option<Arc<Witness>>) -> Self {
+        let left = if let Framing::Length(length) = framing { Some(length) } else { None };
+        Self { reader, framing, left, brought: 0, watched }
+    }
+
     /// Reads on; 0 at the announced end. Anything else is an error.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        if read == 0 && self.ends_with_connection && self.watched.as_ref().is_some_and(|witness| witness.torn()) {
+        self.brought += read as u64;
+        self.left = self.left.map(|left| left.saturating_sub(read as u64));
+        let cut = |witness: &Arc<Witness>| match self.framing {
+            Framing::Length(_) => false, // the client knows
+            Framing::Chunked => witness.ended(),
+            Framing::Connection => witness.torn(),
+        };
+        if read == 0 && self.watched.as_ref().is_some_and(cut) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(read)
     }
 
-    /// Everything that was announced has been read: lets the connection go. False: the server sent more.
+    /// Nothing more is wanted of it: lets the connection go. False: the server sends more than it
+    /// announced.
     pub fn finish(mut self) -> io::Result<bool> {
+        if self.left != Some(0) {
+            return Ok(true); // it is broken off; nobody waits for the rest
+        }
         let mut end = || Ok(self.reader.read(&mut [0])? == 0);
-        match self.watched.as_ref().filter(|_| !self.ends_with_connection) {
+        match &self.watched {
             Some(witness) => {
                 let (exact, surplus) = witness.surplus(end);
                 Ok(exact? && !surplus)
@@ -177,12 +238,13 @@ mod tests {
 
     #[test]
     fn only_a_strong_validator_names_a_version() {
-        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let (date, later) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT");
         for (pairs, expected) in [
             (vec![("etag", "\"abc\"")], Some("\"abc\"")),
             (vec![("etag", "W/\"abc\"")], None),
-            (vec![("etag", "abc"), ("last-modified", date)], Some(date)),
-            (vec![("last-modified", date), ("date", "Sun, 06 Nov 1994 08:49:38 GMT")], Some(date)),
+            (vec![("etag", "abc"), ("last-modified", date), ("date", later)], Some(date)),
+            (vec![("last-modified", date)], None),
+            (vec![("last-modified", date), ("date", later)], Some(date)),
             (vec![("last-modified", date), ("date", date)], None),
             (vec![("last-modified", "yesterday")], None),
             (vec![], None),
@@ -192,6 +254,32 @@ mod tests {
                 headers.insert(*name, ureq::http::HeaderValue::from_static(value));
             }
             assert_eq!(version(&headers).as_deref(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_in_one_of_three_ways_or_is_refused() {
+        use Framing::{Chunked, Connection, Length};
+        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
+        for (version, pairs, expected) in [
+            (new, vec![], Some(Connection)),
+            (old, vec![("content-length", "5")], Some(Length(5))),
+            (new, vec![("transfer-encoding", "Chunked")], Some(Chunked)),
+            (new, vec![("transfer-encoding", "chunked"), ("content-length", "5")], Some(Chunked)),
+            (old, vec![("transfer-encoding", "chunked")], None),
+            (new, vec![("transfer-encoding", "gzip, chunked")], None),
+            (new, vec![("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")], None),
+            (new, vec![("transfer-encoding", "identity")], None),
+            (new, vec![("content-length", "3, 3")], None),
+            (new, vec![("content-length", "3"), ("content-length", "3")], None),
+            (new, vec![("content-length", "-3")], None),
+            (new, vec![("content-length", "9223372036854775808")], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &pairs {
+                headers.append(*name, ureq::http::HeaderValue::from_static(value));
+            }
+            assert_eq!(framing(version, &headers).ok(), expected, "{version:?} {pairs:?}");
         }
     }
 }

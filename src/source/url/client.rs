@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ClientConfig;
-use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{Request, header};
+use ureq::{Agent, ProxyProtocol};
 use url::Url;
 
-use super::answer::{Answer, Body, Wanted, answer, number};
+use super::answer::{Answer, Body, Wanted, answer, framing};
 use super::login::{Logins, basic};
 use super::proxy;
 use super::retry::{Cure, Trouble};
@@ -60,12 +60,10 @@ impl<'a> Client<'a> {
                 url = self.redirected(&url, location.as_bytes())?;
                 continue;
             }
-            let length = number(&head.headers, header::CONTENT_LENGTH.as_str());
-            let ends_with_connection = length.is_none() && !head.headers.contains_key(header::TRANSFER_ENCODING);
+            let framing = framing(head.version, &head.headers)?;
             let reader = body.into_with_config().limit(u64::MAX).reader();
             let watched = (!wanted.more_follow).then(|| self.witness.clone());
-            let body = Body { reader, ends_with_connection, watched };
-            return answer(status, &head.headers, wanted, length, url, body);
+            return answer(status, &head.headers, wanted, url, Body::new(reader, framing, watched));
         }
         Err(Trouble::new(Cure::None, format!("it redirects more than {MOST_REDIRECTS} times")))
     }
@@ -102,13 +100,25 @@ impl<'a> Client<'a> {
         let same_server = url.origin() == self.asked.origin();
         let mut own_login = false;
         for (name, value) in &self.web.headers {
-            let login = ["authorization", "cookie"].iter().any(|secret| name.eq_ignore_ascii_case(secret));
+            let login = ["authorization", "cookie", "proxy-authorization"]
+                .iter()
+                .any(|secret| name.eq_ignore_ascii_case(secret));
             if same_server || !login {
                 request = request.header(name, value);
                 own_login |= name.eq_ignore_ascii_case("authorization");
             }
         }
-        if let Some(login) = self.logins.authorization(url).filter(|_| !own_login) {
+        // The login in the URL is for all of its server; others only get what is written down for them, and
+        // nothing in the clear that was asked for by https.
+        let login = match (same_server, url.scheme() == "http" && self.asked.scheme() == "https") {
+            (true, _) if url.username().is_empty() && url.password().is_none() => {
+                self.logins.authorization(&self.asked)
+            }
+            (true, _) => self.logins.authorization(url),
+            (false, true) => None,
+            (false, false) => self.logins.of_another(url),
+        };
+        if let Some(login) = login.filter(|_| !own_login) {
             request = request.header(header::AUTHORIZATION, login);
         }
         if let Some((from, to)) = wanted.range {
@@ -140,7 +150,8 @@ impl<'a> Client<'a> {
             let login = proxy.username().map(|user| basic(user, proxy.password().unwrap_or_default()));
             forward = Some(Forward { proxy: proxy::address(&proxy)?, login });
         }
-        let tls = match url.scheme() == "https" {
+        let secret_proxy = proxy.as_ref().is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);
+        let tls = match url.scheme() == "https" || secret_proxy {
             true => Some(self.tls()?),
             false => None,
         };

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use netrc::Netrc;
+use netrc::{Authenticator, Netrc};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -36,13 +36,24 @@ impl Logins {
         if let Some(password) = url.password() {
             return Some(basic(&user.unwrap_or_default(), &decoded(password)));
         }
-        let found = url.host_str().and_then(|host| self.0.hosts.get(host).or_else(|| self.0.hosts.get("default")));
+        let found = self.of_host(url).or_else(|| self.0.hosts.get("default"));
         match (user, found) {
             (Some(user), Some(found)) if user == found.login => Some(basic(&user, &found.password)),
             (Some(user), _) => Some(basic(&user, "")),
             (None, Some(found)) => Some(basic(&found.login, &found.password)),
             (None, None) => None,
         }
+    }
+}
+
+impl Logins {
+    /// For a server that another one named: what the file has for just this host.
+    pub fn of_another(&self, url: &Url) -> Option<String> {
+        self.of_host(url).map(|found| basic(&found.login, &found.password))
+    }
+
+    fn of_host(&self, url: &Url) -> Option<&Authenticator> {
+        url.host_str().filter(|host| *host != "default").and_then(|host| self.0.hosts.get(host))
     }
 }
 

@@ -16,11 +16,12 @@ const LONGEST: usize = 255;
 pub fn own_name(url: &Url, disposition: Option<&[u8]>) -> Option<OwnName> {
     let last = url.path_segments().and_then(|mut segments| segments.next_back());
     let seen = last.map(|segment| percent_decode_str(segment).collect()).and_then(harmless);
-    let proposed = disposition.and_then(proposed).and_then(|name| {
-        // A server has no business with hidden files.
-        let start = name.iter().position(|byte| *byte != b'.')?;
-        harmless(name[start..].to_vec())
-    });
+    // A server has no business with hidden files.
+    let shown = |name: OsString| {
+        let hidden = name.as_bytes().iter().take_while(|byte| matches!(byte, b'.' | b' ')).count();
+        harmless(name.as_bytes()[hidden..].to_vec())
+    };
+    let proposed = disposition.and_then(proposed).and_then(harmless).and_then(shown);
     match (proposed, seen) {
         (Some(name), seen) if Some(&name) != seen.as_ref() => Some(OwnName { name, foreign: true }),
         (_, seen) => seen.map(|name| OwnName { name, foreign: false }),
@@ -33,15 +34,18 @@ fn harmless(name: Vec<u8>) -> Option<OsString> {
     let name = name.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
     let text = OsStr::from_bytes(name).to_str();
     let mut clean: Vec<u8> = match text {
-        Some(text) => {
-            text.trim().chars().map(|c| if c.is_control() { '_' } else { c }).collect::<String>().into_bytes()
-        }
+        Some(text) => text.trim().chars().map(|c| if misleads(c) { '_' } else { c }).collect::<String>().into_bytes(),
         None => name.iter().map(|byte| if byte.is_ascii_control() { b'_' } else { *byte }).collect(),
     };
     while clean.len() > LONGEST || clean.len() > LONGEST - 4 && std::str::from_utf8(&clean).is_err() {
         clean.pop(); // never half a character
     }
     (!matches!(clean.as_slice(), b"" | b"." | b"..")).then(|| OsString::from_vec(clean))
+}
+
+/// What a terminal obeys, or what turns text around.
+fn misleads(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The file name in a Content-Disposition header: `filename*` before `filename`. (RFC 6266; no library
@@ -128,6 +132,10 @@ mod tests {
             ("attachment; filename=\"..\\..\\boot.ini\"", "boot.ini"),
             ("attachment; filename*=UTF-8''..%2F..%2Fx", "x"),
             ("attachment; filename=\".bashrc\"", "bashrc"),
+            ("attachment; filename=\" .bashrc\"", "bashrc"),
+            ("attachment; filename=\"x/. .bashrc\"", "bashrc"),
+            ("attachment; filename=\"..\\\\.profile\"", "profile"),
+            ("attachment; filename*=UTF-8''a%E2%80%AEfdp.exe", "a_fdp.exe"),
             ("attachment; filename=\"a\u{1b}[2Jb\"", "a_[2Jb"),
             ("attachment; filename=\"..\"", "seen"),
             ("attachment; filename=\"/\"", "seen"),

@@ -1,5 +1,5 @@
-//! The proxy that the environment names for a URL, as curl reads it: `http_proxy`, `https_proxy`,
-//! `all_proxy`, `no_proxy`, in either case.
+//! The proxy that the environment names for a URL: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`,
+//! each in lower case first and then in upper case.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub fn proxy_for(url: &Url) -> Result<Option<Proxy>> {
 
 /// `*`, or a list of names, each of which stands for the names below it too.
 fn is_excluded(host: &str, list: &str) -> bool {
-    let host = host.to_ascii_lowercase();
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     list.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase()).any(|entry| {
         let name = entry.trim_start_matches('*').trim_start_matches('.');
         let below = || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
@@ -71,6 +71,7 @@ mod tests {
             ("anything", "*", true),
             ("example.org", "", false),
             ("127.0.0.1", "localhost,127.0.0.1", true),
+            ("[::1]", "::1", true),
         ] {
             assert_eq!(is_excluded(host, list), expected, "{host} {list}");
         }

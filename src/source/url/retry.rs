@@ -10,6 +10,8 @@ use crate::job::Web;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// No pause is longer, unless the server asks for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Who is to come back later than this may as well be told.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// So many bytes in one attempt, and the next failure is the first one again.
 pub const PROGRESS: u64 = 16 << 20;
 
@@ -30,6 +32,8 @@ pub enum Cure {
     None,
     /// To ask again; the server says when, or not.
     Again(Option<Duration>),
+    /// To ask again: the connection is gone. At once, if it was an old one.
+    Lost,
     /// To ask again, if the server ever answered: else the address is wrong.
     Reconnect,
     /// To begin the copy anew: what is there now is another version.
@@ -73,7 +77,7 @@ impl Trouble {
                 Self::new(Cure::None, format!("the answer's header has more than {most} bytes"))
             }
             ureq::Error::ConnectProxyFailed(why) => Self::new(Cure::Reconnect, format!("the proxy refuses: {why}")),
-            ureq::Error::Protocol(e) => Self::new(Cure::Again(None), format!("the answer is not HTTP: {e}")),
+            ureq::Error::Protocol(e) => Self::new(Cure::Reconnect, format!("the answer is not HTTP: {e}")),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
                 Self::new(Cure::None, "no request can be made of this URL")
             }
@@ -93,8 +97,9 @@ impl Trouble {
         }
         use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
         match error.kind() {
-            UnexpectedEof => Self::new(Cure::Again(None), "the connection was lost"),
-            ConnectionReset | ConnectionAborted | BrokenPipe | TimedOut => Self::new(Cure::Again(None), plain(error)),
+            UnexpectedEof => Self::new(Cure::Lost, "the connection was lost"),
+            ConnectionReset | ConnectionAborted | BrokenPipe => Self::new(Cure::Lost, plain(error)),
+            TimedOut => Self::new(Cure::Again(None), plain(error)),
             // No such host, nobody listens, no route.
             _ => Self::new(Cure::Reconnect, plain(error)),
         }

@@ -17,7 +17,7 @@ use ureq::{Agent, Error, Timeout};
 use super::tls::TlsConnector;
 
 /// How long a server that was asked to close the connection after its answer may take to do so.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What was seen of connections that are used for one answer each.
 #[derive(Debug, Default)]
@@ -26,14 +26,17 @@ pub struct Witness {
     over: AtomicBool,
     /// Something came behind the end of the answer.
     surplus: AtomicBool,
-    /// The connection was torn, not closed.
+    /// The connection was closed by the server, or torn, before the answer was over.
+    ended: AtomicBool,
     torn: AtomicBool,
 }
 
 impl Witness {
     /// A new answer begins.
     pub fn reset(&self) {
-        [&self.over, &self.surplus, &self.torn].iter().for_each(|flag| flag.store(false, Ordering::Release));
+        [&self.over, &self.surplus, &self.ended, &self.torn]
+            .iter()
+            .for_each(|flag| flag.store(false, Ordering::Release));
     }
 
     /// Lets the connection end by `end`, and tells whether more came than was announced.
@@ -43,9 +46,14 @@ impl Witness {
         (result, self.surplus.load(Ordering::Acquire))
     }
 
-    /// Whether a body that ends with the connection may be a part.
+    /// The connection ended by an error: a body that ends with it may be a part.
     pub fn torn(&self) -> bool {
         self.torn.load(Ordering::Acquire)
+    }
+
+    /// The connection ended at all: a body that tells its own end may be a part.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 }
 
@@ -141,9 +149,8 @@ impl<T: Transport> Transport for Watched<T> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let result = self.below.await_input(timeout);
-        if matches!(result, Err(Error::Io(_))) {
-            self.witness.torn.store(true, Ordering::Release);
-        }
+        self.witness.torn.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
+        self.witness.ended.fetch_or(!matches!(result, Ok(true)), Ordering::AcqRel);
         result
     }
 
