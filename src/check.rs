@@ -16,6 +16,7 @@ use crate::block::{Block, Layout};
 use crate::direct::DirectReader;
 use crate::error::{Error, Result};
 use crate::job::{Algorithm, Job};
+use crate::sys;
 use digest::{Digest, hex};
 use readback::Ledger;
 
@@ -78,7 +79,9 @@ impl Taps {
     pub fn catch_up(&self, job: &Job, name: &Path, file: &File, len: u64) -> Result<u64> {
         let Some((_, digest)) = &self.digest else { return Ok(0) };
         let fail = |e| Error::io("reading back", name, e);
-        let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        // Opened anew: whether it is read directly must not decide how it is written.
+        let again = File::open(sys::fd_path(file)).map_err(fail)?;
+        let reader = DirectReader::reread(again).map_err(fail)?;
         let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
         while block.offset < len {
             let wanted = (len - block.offset).min(job.block_size as u64);
@@ -121,8 +124,8 @@ impl Taps {
             let why = format!("its {algorithm} digest is {found}, and {expected} is required");
             let hint = "--checksum blake3 beside --checksum-file, if b3sum made the list";
             return Err(match self.guessed && algorithm == "sha256" {
-                true => Error::content(name, why).hint(hint),
-                false => Error::content(name, why),
+                true => Error::wrong(name, why).hint(hint),
+                false => Error::wrong(name, why),
             });
         }
         Ok((Some((algorithm, found)), self.ledger))

@@ -20,7 +20,7 @@ use crate::check::Taps;
 use crate::check::watch::{self, Watch};
 use crate::destination::{self, Destination};
 use crate::direct::{Traffic, Written};
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
 use crate::source::{self, Course, Source};
@@ -77,7 +77,7 @@ pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<R
             Err(error) => error,
         };
         if !error.again || !standing.start_over() {
-            let wrong = error.again || error.kind == Kind::Content;
+            let wrong = error.again || error.wrong;
             error.left = if wrong { standing.discard() } else { standing.abandon() };
             return Err(error);
         }

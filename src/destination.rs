@@ -46,7 +46,7 @@ pub trait Destination: Sync {
         false
     }
 
-    /// Bytes that an earlier, interrupted copy left here: a multiple of the block size.
+    /// Bytes that an earlier, interrupted copy left here: a multiple of every alignment.
     fn resumed(&self) -> u64 {
         0
     }

@@ -35,6 +35,8 @@ pub struct Error {
     pub(crate) consequence: bool,
     /// The copy may be begun anew, from its first byte.
     pub(crate) again: bool,
+    /// What was copied is wrong, and not to be gone on with.
+    pub(crate) wrong: bool,
     /// What to try, where there is an answer.
     pub hint: Option<String>,
     /// What now stands under the destination's name, and what is left behind.
@@ -46,7 +48,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     fn new(kind: Kind, doing: String, why: impl Into<String>) -> Self {
-        Self { kind, doing, offset: None, why: why.into(), consequence: false, again: false, hint: None, left: None }
+        Self {
+            kind,
+            doing,
+            offset: None,
+            why: why.into(),
+            consequence: false,
+            again: false,
+            wrong: false,
+            hint: None,
+            left: None,
+        }
     }
 
     /// The system said no while `doing` something ("writing") to `path`.
@@ -80,6 +92,11 @@ impl Error {
     /// The content of `path` is not what was required.
     pub fn content(path: &Path, why: impl Into<String>) -> Self {
         Self::new(Kind::Content, format!("checking {}", quoted(path)), why)
+    }
+
+    /// As [`Error::content`], of bytes that were copied: they are not worth keeping.
+    pub(crate) fn wrong(path: &Path, why: impl Into<String>) -> Self {
+        Self { wrong: true, ..Self::content(path, why) }
     }
 
     /// Direct I/O is not to be had for `path`, and was required.

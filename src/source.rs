@@ -71,7 +71,7 @@ pub trait Source: Sync {
 
 /// How a copy will go, as far as the source cares.
 pub struct Course {
-    /// Bytes that are at the destination already, of an earlier copy: a multiple of the block size.
+    /// Bytes that are at the destination already, of an earlier copy: a multiple of every alignment.
     pub from: u64,
     /// The number of the first block.
     pub number: u64,

@@ -6,22 +6,33 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::quoted;
+use crate::error::{plain, quoted};
 
 /// Shared by the copy and by whoever may end it, such as a thread that waits for signals.
 #[derive(Default)]
 pub struct Standing(Mutex<State>, AtomicBool);
 
-/// Makes what was written so far worth keeping, and says what is kept; None: nothing is.
-pub(crate) type Keep = Box<dyn Fn() -> io::Result<Option<String>> + Send>;
+/// Ends a file that can be kept: keeps it, if that is asked for and worth it, and says so; else removes it.
+pub(crate) type Keep = Box<dyn Fn(bool) -> io::Result<Option<String>> + Send>;
 
 /// A file that is being built, apart from its content.
 #[derive(Default)]
 pub(crate) struct Temporary {
     /// The hidden name that it has until it is complete.
     pub path: Option<PathBuf>,
-    /// It is not deleted when the copy ends early, if this can keep it.
+    /// For one that is more than deleted when the copy ends early.
     pub keep: Option<Keep>,
+}
+
+impl Temporary {
+    /// Removes it, or keeps it and says so.
+    fn end(&self, keep: bool) -> io::Result<Option<String>> {
+        match (&self.keep, &self.path) {
+            (Some(end), _) => end(keep),
+            (None, Some(path)) => std::fs::remove_file(path).map(|()| None),
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -105,7 +116,7 @@ impl Standing {
         let mut state = self.lock();
         match &*state {
             State::Building { temporary, .. } => {
-                if temporary.path.as_ref().is_some_and(|path| std::fs::remove_file(path).is_err()) {
+                if temporary.end(false).is_err() {
                     return false; // it would be left behind; ending the copy tells
                 }
                 *state = State::Untouched;
@@ -138,19 +149,13 @@ impl Standing {
                     true => format!("{name} is as it was"),
                     false => format!("{name} was not created"),
                 };
-                let Temporary { path, keep: keeper } = temporary;
-                match keeper.as_ref().filter(|_| keep).map(|keeper| keeper()) {
-                    Some(Ok(Some(kept))) => {
-                        let left = Some(format!("{left}; {kept}"));
-                        *state = State::Abandoned { left: left.clone() };
-                        return left;
+                match temporary.end(keep) {
+                    Ok(Some(kept)) => left += &format!("; {kept}"),
+                    Ok(None) => {}
+                    Err(e) => {
+                        let path = temporary.path.as_deref().map_or("a hidden file".to_string(), quoted);
+                        left += &format!("; {path} is left behind and can be deleted ({})", plain(&e));
                     }
-                    Some(Err(e)) => left += &format!("; what was copied could not be kept ({e})"),
-                    _ => {}
-                }
-                if let Some(Err(e)) = path.as_ref().map(std::fs::remove_file) {
-                    let path = path.as_deref().unwrap_or(Path::new(""));
-                    left += &format!("; {} is left behind and can be deleted ({e})", quoted(path));
                 }
                 Some(left)
             }

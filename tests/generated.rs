@@ -171,7 +171,7 @@ fn the_man_page_is_made_from_the_definition() {
             "With --resume an interrupted copy leaves .NAME.partial.dio-cp beside DST, and on it an extended attribute, \
              user.dio-cp.partial: of what it is a part, and how far it is on the medium. The next copy with --resume \
              goes on from there if the source is still the same (URL, version and length; of a file device, inode, \
-             length and modification time) and the file is the user's own; else it says why it starts over.",
+             length and times of change) and the file is the user's own; else it says why it starts over.",
         ],
     );
     terms(

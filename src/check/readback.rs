@@ -70,7 +70,7 @@ impl Ledger {
             "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
             base + first
         );
-        Err(Error::content(name, why).hint("another disk: this one, its cable or its memory is failing"))
+        Err(Error::wrong(name, why).hint("another disk: this one, its cable or its memory is failing"))
     }
 
     /// Reads every block back with `workers` threads, `base` bytes further on than it was in the

@@ -14,6 +14,9 @@ use crate::error::{Error, Result, quoted};
 /// Attributes that vouch for the old content: the kernel drops them at a write, and so does this.
 const OF_THE_CONTENT: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
 
+/// Is of one file only.
+const MARK: &str = super::partial::ATTRIBUTE;
+
 const IN_PLACE: &str = "--in-place overwrites the bytes and leaves the file what it is";
 
 /// Makes `file` look like the file at `path` that it is about to replace: mode, owner, extended
@@ -29,12 +32,12 @@ pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
     };
     for name in file.list_xattr().into_iter().flatten() {
         // A default ACL of the directory, say, would open it to people who could not see the old one.
-        if !old.contains(&name) && !name.as_bytes().starts_with(b"security.") {
+        if !old.contains(&name) && !name.as_bytes().starts_with(b"security.") && name != MARK {
             file.remove_xattr(&name).map_err(fail_attribute)?;
         }
     }
     for name in old {
-        if OF_THE_CONTENT.iter().any(|content| name == *content) {
+        if OF_THE_CONTENT.iter().any(|content| name == *content) || name == MARK {
             continue;
         }
         let Some(value) = xattr::get(path, &name).map_err(fail_attribute)? else { continue };
@@ -45,9 +48,17 @@ pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// The owner's part of [`keep`]. Asked for when the copy begins, too: whoever may not give files
-/// away should not learn it an hour later.
-pub fn keep_owner(file: &File, path: &Path, of: &Metadata) -> Result<()> {
+/// Whoever may not give files away should not learn it an hour later: tries it with the new file, which
+/// stays its maker's until it is complete.
+pub fn try_owner(file: &File, path: &Path) -> Result<()> {
+    let fail = |e| Error::io("keeping the owner of", path, e).hint(IN_PLACE);
+    let (own, found) = (file.metadata().map_err(fail)?, std::fs::metadata(path).map_err(fail)?);
+    keep_owner(file, path, &found)?;
+    keep_owner(file, path, &own)
+}
+
+/// The owner's part of [`keep`].
+fn keep_owner(file: &File, path: &Path, of: &Metadata) -> Result<()> {
     let fail = |e| Error::io("keeping the owner of", path, e).hint(IN_PLACE);
     let now = file.metadata().map_err(fail)?;
     if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
@@ -71,7 +82,7 @@ pub fn preserve(file: &File, name: &Path, source: &File, of: &Metadata) -> Resul
     let owned = note("owner", fchown(file, Some(of.uid()), Some(of.gid())))?;
     // Set-id bits belong to an owner: without him they would be a hole.
     note("mode", set_mode(file, if owned { of.mode() } else { of.mode() & 0o1777 }))?;
-    for attribute in source.list_xattr().into_iter().flatten() {
+    for attribute in source.list_xattr().into_iter().flatten().filter(|attribute| attribute != MARK) {
         if let Some(value) = source.get_xattr(&attribute).ok().flatten() {
             note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
         }

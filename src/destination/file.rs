@@ -1,6 +1,7 @@
 //! A file, or a block device, as a destination: blocks are written in parallel, each at its offset.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,6 +75,9 @@ impl<'a> FileDestination<'a> {
             && let Some(opened) = partial::resumable(job, from, &path, existed, observer, standing)?
         {
             let Opened { unpublished: Unpublished { file, refused, temporary }, partial, resumed, .. } = opened;
+            if existed && !job.preserve {
+                attributes::try_owner(&file, &path)?;
+            }
             let publication = Publication { existed, temporary, partial: Some(partial) };
             let mut destination = Self::over(job, path, file, refused, Some(publication), standing)?;
             destination.writer.go_on_from(resumed);
@@ -83,8 +87,7 @@ impl<'a> FileDestination<'a> {
         let mode = new_mode(from);
         let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, standing)?;
         if existed && !job.preserve {
-            let found = std::fs::metadata(&path).map_err(|e| Error::io("replacing", &path, e))?;
-            attributes::keep_owner(&file, &path, &found)?;
+            attributes::try_owner(&file, &path)?;
         }
         let publication = Some(Publication { existed, temporary, partial: None });
         Self::over(job, path, file, refused, publication, standing)
@@ -249,22 +252,34 @@ impl Destination for FileDestination<'_> {
         let publication = self.publication.take();
         let (mut notes, mut failed) = (Vec::new(), None);
         let Self { job, name, file, writer, exclusive, standing, .. } = *self;
-        let last = || match attributes_of(job, &name, &file, from, publication.as_ref()) {
-            Ok(found) => {
-                notes = found;
-                Ok(())
+        let partial = publication.as_ref().and_then(|publication| publication.partial.clone());
+        let look_like_it = || attributes_of(job, &name, &file, from, publication.as_ref());
+        let last = || {
+            // What may have to be kept stays its maker's until it is known to be good.
+            if partial.is_some() {
+                return Ok(());
             }
-            Err(e) => {
+            notes = look_like_it().map_err(|e| {
                 failed = Some(e);
-                Err(std::io::Error::other("attributes"))
-            }
+                io::Error::other("attributes")
+            })?;
+            Ok(())
         };
         let result = writer.finish_with(sync, last);
         if let Some(failed) = failed {
             return Err(failed);
         }
+        if let Some(partial) = partial.as_ref().filter(|_| result.is_err()) {
+            partial.failed();
+        }
         let written = result.map_err(|e| Error::io("completing", &name, e))?;
         inspect(&file, job.seek)?;
+        if partial.is_some() {
+            notes = look_like_it()?;
+            if sync {
+                file.sync_all().map_err(|e| Error::io("completing", &name, e))?;
+            }
+        }
         if let Some(Publication { existed, temporary, partial }) = publication {
             let complete = || partial.as_ref().map_or(Ok(()), |partial| partial.complete());
             publish::publish(&file, temporary.as_deref(), &name, (existed, exclusive), complete, standing)?;

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use xattr::FileExt;
 
-use super::publish::{Unpublished, directory_of, sync_directory};
+use super::publish::{Unpublished, creating, directory_of, sync_directory};
 use crate::direct::Direct;
 use crate::error::{Error, quoted, size};
 use crate::event::{Event, Observer};
@@ -26,11 +26,13 @@ use crate::standing::{Keep, Standing, Temporary};
 use crate::sys;
 
 /// Where the record is kept.
-const ATTRIBUTE: &str = "user.dio-cp.partial";
+pub const ATTRIBUTE: &str = "user.dio-cp.partial";
+/// What is gone on from is a multiple of this, so that every alignment is met.
+const GRAIN: u64 = 64 << 10;
 /// Between two records. What was copied since the last one is lost by a power failure or SIGKILL.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Names and identities that are longer are kept as a digest: ext4 has 4 KiB for all attributes.
-const LONGEST_VALUE: usize = 512;
+/// Values that are longer are kept as a digest: ext4 has one block for all attributes, which may be 1 KiB.
+const LONGEST_VALUE: usize = 100;
 
 /// A file that is being built, and outlives an interrupted copy.
 pub struct Partial {
@@ -48,6 +50,10 @@ struct State {
     /// Up to here it is on the medium, and recorded.
     recorded: u64,
     when: Instant,
+    /// A sync failed: what it should have covered may be lost, and the kernel tells that only once.
+    failed: bool,
+    /// It was kept or removed: nothing counts any more.
+    over: bool,
 }
 
 /// What was found when the copy began.
@@ -63,10 +69,16 @@ pub struct Opened {
 /// The hidden name beside `path` that a part of it has.
 pub fn name_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
-    let ending = b".partial.dio-cp";
-    // File names have at most 255 bytes.
-    let kept = &name[..name.len().min(254 - ending.len())];
-    directory_of(path).join(OsStr::from_bytes(&[b".", kept, ending].concat()))
+    let ending = ".partial.dio-cp";
+    // File names have at most 255 bytes. Two long names must not share one.
+    let (kept, ending) = match name.len() + 1 + ending.len() {
+        0..=255 => (name, ending.to_string()),
+        _ => {
+            let room = (0..=200).rev().find(|at| name[*at] & 0xc0 != 0x80).unwrap_or(0); // never half a character
+            (&name[..room], format!(".{}{ending}", &blake3::hash(name).to_hex()[..16]))
+        }
+    };
+    directory_of(path).join(OsStr::from_bytes(&[b".", kept, ending.as_bytes()].concat()))
 }
 
 /// The file that an interrupted copy leaves behind, or has left. None: nothing could be kept here.
@@ -78,32 +90,41 @@ pub fn resumable(
     observer: &dyn Observer,
     standing: &Standing,
 ) -> crate::error::Result<Option<Opened>> {
-    let Some(identity) = &from.identity else {
-        if from.file.is_some() {
-            let why = format!("--resume cannot be used here: {} cannot be known again", quoted(&from.name));
-            return Err(Error::usage(why).hint("it takes files and URLs"));
-        }
-        let why = "its server does not name the version (ETag, Last-Modified) and length";
-        observer.event(Event::Notice(&format!("nothing can be kept of {}: {why}", quoted(&from.name))));
-        return Ok(None);
+    let nothing = |what: &Path, why: &str| {
+        observer.event(Event::Notice(&format!("nothing can be kept of {}: {why}", quoted(what))));
+        Ok(None)
     };
+    let Some(identity) = &from.identity else {
+        return match &from.file {
+            Some((_, found)) if found.is_file() => Ok(None), // it is empty
+            Some(_) => {
+                let why = format!("--resume cannot be used here: {} cannot be known again", quoted(&from.name));
+                Err(Error::usage(why).hint("it takes files and URLs"))
+            }
+            None => nothing(&from.name, "its server does not name the version (ETag, Last-Modified) and length"),
+        };
+    };
+    let hidden = name_of(path);
+    if let (Some((_, source)), Ok(there)) = (&from.file, std::fs::symlink_metadata(&hidden))
+        && (source.dev(), source.ino()) == (there.dev(), there.ino())
+    {
+        let why = format!("it is what --resume keeps of {}", quoted(path));
+        return Err(Error::failed("opening", &from.name, why).hint("give it another name first"));
+    }
     let create = || {
-        let opened = open(path, identity, job.direct, job.block_size as u64)?;
+        let opened = open(&hidden, identity, job.direct)?;
         let partial = opened.partial.clone();
-        let keep: Keep = Box::new(move || partial.keep());
-        let temporary = Temporary { path: opened.unpublished.temporary.clone(), keep: Some(keep) };
-        Ok((opened, temporary))
+        let keep: Keep = Box::new(move |worth_it| partial.end(worth_it));
+        Ok((opened, Temporary { path: None, keep: Some(keep) }))
     };
     let opened = match standing.build(path, existed, create) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            let what = "the filesystem keeps no extended attributes";
-            observer.event(Event::Notice(&format!("nothing can be kept of {}: {what}", quoted(path))));
-            return Ok(None);
+            return nothing(path, "the filesystem does not keep extended attributes, or whose file it is");
         }
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
             return Err(Error::failed("creating", path, "another copy to it is under way"));
         }
-        other => other.map_err(|e| Error::io("creating", &name_of(path), e))?,
+        other => other.map_err(|e| creating(if e.kind() == io::ErrorKind::NotFound { path } else { &hidden }, e))?,
     };
     sync_directory(path, &opened.unpublished.file)?;
     if let Some(why) = &opened.why_anew {
@@ -117,30 +138,33 @@ pub fn resumable(
 }
 
 /// Opens what an earlier copy of the same left, or begins anew. Fails with `WouldBlock` if another copy
-/// is at it, and with `Unsupported` where the filesystem keeps no attributes.
-fn open(path: &Path, identity: &Identity, policy: Direct, block_size: u64) -> io::Result<Opened> {
+/// is at it, and with `Unsupported` where nothing can be kept.
+fn open(path: &Path, identity: &Identity, policy: Direct) -> io::Result<Opened> {
     let identity: Identity = identity.iter().map(|(what, which)| (*what, short(which))).collect();
-    let path = name_of(path);
-    let (file, resumed, why_anew) = loop {
+    let mut why_anew = None;
+    let (file, resumed) = loop {
         let mut options = OpenOptions::new();
         // O_DIRECT after: some filesystems refuse the flag.
-        let found = match options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => break (create(&path)?, 0, None),
+        let found = match options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match create(path, &identity) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue, // another copy was faster
+                other => break (other?, 0),
+            },
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err("what lies there is a symbolic link".to_string()),
             Err(e) => return Err(e),
             Ok(file) => {
                 sys::lock(&file)?;
-                if !is_at(&file, &path)? {
-                    continue; // whoever had it locked has completed it
+                if !is_at(&file, path)? {
+                    continue; // whoever had it locked has completed or removed it
                 }
-                usable(&file, &identity).map(|durable| (file, durable - durable % block_size))
+                usable(&file, &identity).map(|durable| (file, durable - durable % GRAIN))
             }
         };
         match found {
-            Ok((file, resumed)) => break (file, resumed, None),
+            Ok(found) => break found,
             Err(why) => {
-                std::fs::remove_file(&path)?;
-                break (create(&path)?, 0, Some(why));
+                why_anew = Some(why);
+                std::fs::remove_file(path)?;
             }
         }
     };
@@ -148,22 +172,51 @@ fn open(path: &Path, identity: &Identity, policy: Direct, block_size: u64) -> io
         Direct::Never => None,
         _ => sys::set_direct(&file, true).err().map(|e| format!("the filesystem does not take O_DIRECT ({e})")),
     };
-    let state = State { reached: resumed, beyond: BTreeMap::new(), recorded: resumed, when: Instant::now() };
-    let partial = Partial { path: path.clone(), file: file.try_clone()?, identity, state: Mutex::new(state) };
-    if let Err(e) = partial.write(resumed) {
-        if resumed == 0 {
-            std::fs::remove_file(&path)?;
-        }
-        return Err(e);
-    }
-    let unpublished = Unpublished { file, refused, temporary: Some(path) };
+    let state = State {
+        reached: resumed,
+        beyond: BTreeMap::new(),
+        recorded: resumed,
+        when: Instant::now(),
+        failed: false,
+        over: false,
+    };
+    let partial = Partial { path: path.into(), file: file.try_clone()?, identity, state: Mutex::new(state) };
+    let unpublished = Unpublished { file, refused, temporary: Some(path.into()) };
     Ok(Opened { unpublished, partial: Arc::new(partial), resumed, why_anew })
 }
 
-fn create(path: &Path) -> io::Result<File> {
+/// A new one, with a record that says "nothing yet". Another copy may have come between its making and
+/// its lock.
+fn create(path: &Path, identity: &Identity) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     sys::lock(&file)?;
+    if !is_at(&file, path)? {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let recorded = record(&file, identity, 0).and_then(|()| match is_our_own(&file)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::Unsupported.into()),
+    });
+    if let Err(e) = recorded {
+        std::fs::remove_file(path)?;
+        return Err(match e.raw_os_error() {
+            Some(libc::ENOSPC | libc::E2BIG) => io::ErrorKind::Unsupported.into(), // no room for attributes
+            _ => e,
+        });
+    }
     Ok(file)
+}
+
+/// Nobody else can have written it.
+fn is_our_own(file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    Ok(found.is_file() && found.uid() == sys::effective_user() && found.nlink() == 1 && found.mode() & 0o022 == 0)
+}
+
+fn record(file: &File, identity: &Identity, durable: u64) -> io::Result<()> {
+    let of: serde_json::Map<String, serde_json::Value> =
+        identity.iter().map(|(what, which)| (what.to_string(), which.as_str().into())).collect();
+    file.set_xattr(ATTRIBUTE, serde_json::json!({ "durable": durable, "of": of }).to_string().as_bytes())
 }
 
 /// True if `path` is (still) the name of `file`.
@@ -179,21 +232,21 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 /// How far the file can be gone on from; or why not.
 fn usable(file: &File, identity: &Identity) -> Result<u64, String> {
     let fail = |e: io::Error| format!("what was kept of it cannot be read ({e})");
-    let found = file.metadata().map_err(fail)?;
-    if !found.is_file() || found.uid() != sys::effective_user() || found.nlink() != 1 || found.mode() & 0o022 != 0 {
+    if !is_our_own(file).map_err(fail)? {
         return Err("what lies there may have been written by somebody else".to_string());
     }
     let record = file.get_xattr(ATTRIBUTE).map_err(fail)?.unwrap_or_default();
     let (durable, known) = parse(&record).ok_or("what lies there has no record of what it is")?;
-    if durable > found.len() {
-        return Err("what was kept of it is shorter than it should be".to_string());
-    }
     for (what, which) in identity {
         match known.get(*what) {
             Some(known) if known == which => {}
             Some(known) => return Err(format!("its {what} was {known}, and is {which} now")),
             None => return Err(format!("what lies there is a part of something else: it has no {what}")),
         }
+    }
+    let whole = known.get("number of bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    if durable > file.metadata().map_err(fail)?.len() || durable > whole {
+        return Err("what was kept of it is shorter than it should be".to_string());
     }
     Ok(durable)
 }
@@ -211,9 +264,14 @@ fn parse(record: &[u8]) -> Option<(u64, BTreeMap<String, String>)> {
 }
 
 impl Partial {
-    /// The bytes from `start` to `end` are handed to the medium. Now and then makes them durable, and records it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes from `start` to `end` are handed to the medium. Now and then makes them durable, and
+    /// records it. Fails if they cannot be made durable: the kernel will not say so again.
     pub fn wrote(&self, start: u64, end: u64) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.beyond.insert(start, end);
         while let Some((start, end)) = state.beyond.pop_first() {
             if start > state.reached {
@@ -222,48 +280,65 @@ impl Partial {
             }
             state.reached = state.reached.max(end);
         }
-        if state.reached == state.recorded || state.when.elapsed() < PERIOD {
+        if state.reached == state.recorded || state.when.elapsed() < PERIOD || state.over || state.failed {
             return Ok(());
         }
         state.when = Instant::now();
         let reached = state.reached;
         drop(state); // the others write on meanwhile
-        self.record(reached)
-    }
-
-    /// Makes durable what was written, and says what is kept; None: it is not worth it.
-    pub fn keep(&self) -> io::Result<Option<String>> {
-        let reached = self.state.lock().unwrap_or_else(PoisonError::into_inner).reached;
-        if reached == 0 {
-            return Ok(None);
-        }
-        self.file.sync_data()?;
-        self.write(reached)?; // again, should it be gone already
-        self.file.sync_all()?;
-        Ok(Some(format!("{} are kept in {}; --resume goes on from there", size(reached), quoted(&self.path))))
-    }
-
-    /// It is complete, and gets its name now: the mark goes.
-    pub fn complete(&self) -> io::Result<()> {
-        match self.file.get_xattr(ATTRIBUTE)? {
-            Some(_) => self.file.remove_xattr(ATTRIBUTE),
-            None => Ok(()), // the attributes were made those of the file that is replaced
-        }
-    }
-
-    fn record(&self, reached: u64) -> io::Result<()> {
-        self.file.sync_data()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if reached > state.recorded {
-            self.write(reached)?;
+        let synced = self.sync(reached);
+        let mut state = self.state();
+        state.failed |= synced.is_err();
+        if synced? && !state.over && reached > state.recorded && record(&self.file, &self.identity, reached).is_ok() {
             state.recorded = reached;
-        }
+        } // else the record that is there stays true
         Ok(())
     }
 
-    fn write(&self, durable: u64) -> io::Result<()> {
-        let of: serde_json::Map<String, serde_json::Value> =
-            self.identity.iter().map(|(what, which)| (what.to_string(), which.as_str().into())).collect();
-        self.file.set_xattr(ATTRIBUTE, serde_json::json!({ "durable": durable, "of": of }).to_string().as_bytes())
+    /// Makes everything up to `reached` durable. False: it cannot be recorded.
+    fn sync(&self, reached: u64) -> io::Result<bool> {
+        // A hole at the end is not in the file yet. Setting the length could cut what others write.
+        let there = self.file.metadata()?.len() >= reached || sys::fallocate(&self.file, 0, reached - 1, 1).is_ok();
+        self.file.sync_data()?;
+        Ok(there)
+    }
+
+    /// A sync elsewhere failed.
+    pub fn failed(&self) {
+        self.state().failed = true;
+    }
+
+    /// Ends it before its time. If it is worth it, makes durable what was written, and says what is kept;
+    /// else the file goes.
+    pub fn end(&self, worth_it: bool) -> io::Result<Option<String>> {
+        let mut state = self.state();
+        state.over = true;
+        if !is_at(&self.file, &self.path)? {
+            return Ok(None); // somebody has removed it
+        }
+        if worth_it && state.reached > 0 && !state.failed {
+            // What is behind may be incomplete, and takes space. Nothing counts that is written now.
+            let kept = self.file.set_len(state.reached).and_then(|()| self.file.sync_data());
+            state.failed |= kept.is_err();
+            if kept.is_ok() && record(&self.file, &self.identity, state.reached).is_ok() {
+                state.recorded = state.reached;
+            }
+        }
+        let safe = || self.file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| self.file.sync_all());
+        if worth_it && state.recorded > 0 && safe().is_ok() {
+            let (size, path) = (size(state.recorded), quoted(&self.path));
+            return Ok(Some(format!("{size} are kept in {path}; --resume goes on from there")));
+        }
+        std::fs::remove_file(&self.path)?;
+        Ok(None)
+    }
+
+    /// It is complete, and gets its name now: the mark goes. Fails if the hidden name is not this file's
+    /// any more.
+    pub fn complete(&self) -> io::Result<()> {
+        if !is_at(&self.file, &self.path)? {
+            return Err(io::Error::other("its hidden file was removed or replaced meanwhile"));
+        }
+        self.file.remove_xattr(ATTRIBUTE)
     }
 }

@@ -37,11 +37,16 @@ pub fn create(path: &Path, existed: bool, mode: u32, policy: Direct, standing: &
             let temporary = Temporary { path: made.temporary.clone(), keep: None };
             Ok((made, temporary))
         })
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Error::failed("creating", path, "the directory does not exist")
-                .hint(format!("mkdir -p {}", quoted(directory_of(path)))),
-            _ => Error::io("creating", path, e),
-        })
+        .map_err(|e| creating(path, e))
+}
+
+/// Why a new file could not be made.
+pub fn creating(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::failed("creating", path, "the directory does not exist")
+            .hint(format!("mkdir -p {}", quoted(directory_of(path)))),
+        _ => Error::io("creating", path, error),
+    }
 }
 
 fn unnamed(path: &Path, mode: u32, policy: Direct) -> io::Result<Option<Unpublished>> {

@@ -88,6 +88,8 @@ impl FileSource {
                 ("file", format!("{}:{}", found.dev(), found.ino())),
                 ("length", self.whole.to_string()),
                 ("modification time", format!("{}.{:09}", found.mtime(), found.mtime_nsec())),
+                // Of the inode: it tells of changes that set the other one back.
+                ("change time", format!("{}.{:09}", found.ctime(), found.ctime_nsec())),
                 ("offset", self.start.to_string()),
                 ("number of bytes", self.len.to_string()),
             ]

@@ -60,6 +60,8 @@ pub struct UrlSource<'a> {
     version: Option<String>,
     connections: usize,
     restarts: u32,
+    /// The first block of this copy: its offset and number.
+    first: (u64, u64),
     lanes: Lanes,
 }
 
@@ -91,6 +93,7 @@ pub fn open<'a>(
         version: None,
         connections: job.web.connections,
         restarts,
+        first: (0, 0),
         lanes: Lanes::default(),
     };
     let disposition = source.ask_first(job)?;
@@ -165,8 +168,13 @@ impl UrlSource<'_> {
     /// By what it is known again.
     fn identity(&self) -> Option<Identity> {
         let (version, total) = (self.version.as_ref()?, self.total?);
+        let shown = match quoted(&self.name).split_once('?') {
+            // A query may be a signature, which is nobody's business.
+            Some((path, query)) => format!("{path}?…' ({})", &blake3::hash(query.as_bytes()).to_hex()[..16]),
+            None => quoted(&self.name),
+        };
         Some(vec![
-            ("URL", quoted(&self.name)),
+            ("URL", shown),
             ("version", version.clone()),
             ("length", total.to_string()),
             ("offset", self.start.to_string()),
@@ -360,12 +368,15 @@ impl Source for UrlSource<'_> {
             self.close(&mut lane)?;
         }
         self.lanes.give_back(lane);
-        block.number = (offset + layout.lead as u64) / layout.block_size as u64;
+        let (first, number) = self.first;
+        let behind = offset - first + if first == 0 { layout.lead as u64 } else { 0 };
+        block.number = number + behind / layout.block_size as u64;
         (block.offset, block.len, block.lead, block.hole) = (offset, read as u64, lead, false);
         Ok(read > 0)
     }
 
     fn begin(&mut self, layout: &Layout, course: Course) {
+        self.first = (course.from, course.number);
         let mut first = self.lanes.first.take().unwrap_or_else(|| Lane::new(0, self.restarts));
         if self.connections > 1 {
             first.end = first.end.min(layout.place(0).1 as u64);
