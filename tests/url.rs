@@ -275,6 +275,30 @@ fn only_certificates_that_are_trusted_are_trusted() {
 }
 
 #[test]
+fn an_old_devices_certificate_is_trusted_by_its_common_name_if_it_is_the_one_that_is_named() {
+    let Some(nginx) = Nginx::new() else { return };
+    let scratch = Scratch::new();
+    let (dst, bytes) = (scratch.path("dst"), nginx_file(&nginx, "f", 777));
+    let to = dst.to_str().unwrap();
+    let (key, own) = (nginx.scratch.path("own.key"), nginx.certificate());
+    let make = |name: &str, more: &[&str]| {
+        let words = ["req", "-x509", "-key", key.to_str().unwrap(), "-days", "2", "-out", &own, "-subj", name];
+        tool("openssl", words.into_iter().chain(more.iter().copied()));
+        tool("nginx", ["-e", "stderr", "-p", nginx.scratch.0.to_str().unwrap(), "-c", "conf", "-s", "reload"]);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    };
+    for more in [&[][..], &["-addext", "basicConstraints=critical,CA:FALSE"]] {
+        make("/O=Devices/CN=localhost", more);
+        copies([&nginx.tls_url("/f"), to, "--cacert", &own]);
+        same(&dst, &bytes);
+        fails(1, [&nginx.tls_url("/f"), to]);
+    }
+    make("/CN=elsewhere", &[]);
+    let said = fails(1, [&nginx.tls_url("/f"), to, "--cacert", &own]);
+    assert!(said.contains("names no host"), "{said}");
+}
+
+#[test]
 fn an_expired_certificate_is_refused_even_if_it_is_trusted() {
     let Some(nginx) = Nginx::new() else { return };
     if !has_tool("faketime") {

@@ -18,7 +18,12 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Tag, Tagged};
+
 use crate::error::{Error, Result, quoted};
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Trusts the certificates in `cacert`, or else the system's (`SSL_CERT_FILE` and `SSL_CERT_DIR` included).
 pub fn config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> {
@@ -55,7 +60,8 @@ pub fn config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> {
 }
 
 /// As rustls verifies, and one thing more: a certificate that is itself among the trusted ones may be a
-/// server's own, even if it calls itself an authority. So are those that `openssl req -x509` makes.
+/// server's own, even if it calls itself an authority, or names its host only as its common name. So are
+/// those that `openssl req -x509` makes, and curl takes them, too.
 #[derive(Debug)]
 struct Verifier {
     known: Arc<WebPkiServerVerifier>,
@@ -72,9 +78,15 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         match self.known.verify_server_cert(own, between, name, ocsp, now) {
-            // It comes to this question after the dates, and before the name.
-            Err(e) if calls_itself_an_authority(&e) && self.trusted.iter().any(|trusted| trusted == own) => {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
+            // These two questions come after the dates.
+            Err(e)
+                if (calls_itself_an_authority(&e) || names_no_host(&e))
+                    && self.trusted.iter().any(|trusted| trusted == own) =>
+            {
+                match rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name) {
+                    Err(e) if names_no_host(&e) && has_common_name(own, &name.to_str()) => {}
+                    other => other?,
+                }
                 Ok(ServerCertVerified::assertion())
             }
             other => other,
@@ -109,6 +121,21 @@ fn calls_itself_an_authority(error: &rustls::Error) -> bool {
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
+fn names_no_host(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(why) = error else { return false };
+    matches!(why, CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty())
+}
+
+fn has_common_name(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(certificate) = x509_cert::Certificate::from_der(certificate) else { return false };
+    let parts = certificate.tbs_certificate().subject().iter_rdn().flat_map(|part| part.iter());
+    let mut names = parts.filter(|part| part.oid == COMMON_NAME).filter_map(|part| match part.value.tag() {
+        Tag::Utf8String | Tag::PrintableString => std::str::from_utf8(part.value.value()).ok(),
+        _ => None,
+    });
+    names.any(|own| own.eq_ignore_ascii_case(name))
+}
+
 /// Why a server's certificate was refused, in words; None: the error is another one.
 pub fn refusal(error: &rustls::Error) -> Option<String> {
     let rustls::Error::InvalidCertificate(why) = error else { return None };
@@ -117,6 +144,9 @@ pub fn refusal(error: &rustls::Error) -> Option<String> {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet".into(),
         CertificateError::UnknownIssuer => "nobody that is trusted here has signed it".into(),
         CertificateError::NotValidForName => "it is for another name".into(),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "it names no host (a subjectAltName; a common name is not enough)".into()
+        }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let presented: Vec<String> = presented.iter().map(|name| quoted(Path::new(name))).collect();
             format!("it is for {}, and not for {}", presented.join(", "), expected.to_str())
