@@ -38,7 +38,7 @@ fn bad_arguments_are_usage_errors_and_touch_nothing() {
         (vec!["-", d, "-p"], "no attributes"),
         (vec!["-", scratch.0.to_str().unwrap()], "no name to keep"),
         (vec!["if=a", "of=b"], "dio-cp a b"),
-        (vec!["https://example.org/x", d], "curl"),
+        (vec![s, "https://example.org/x"], "reads from URLs"),
         (vec!["", d], "empty"),
     ] {
         let said = fails(2, &words);
