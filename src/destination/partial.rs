@@ -40,6 +40,8 @@ pub struct Partial {
     file: File,
     identity: Identity,
     state: Mutex<State>,
+    /// One sync at a time: the kernel tells of a failure to one only.
+    syncing: Mutex<()>,
 }
 
 struct State {
@@ -180,7 +182,13 @@ fn open(path: &Path, identity: &Identity, policy: Direct) -> io::Result<Opened> 
         failed: false,
         over: false,
     };
-    let partial = Partial { path: path.into(), file: file.try_clone()?, identity, state: Mutex::new(state) };
+    let partial = Partial {
+        path: path.into(),
+        file: file.try_clone()?,
+        identity,
+        state: Mutex::new(state),
+        syncing: Mutex::default(),
+    };
     let unpublished = Unpublished { file, refused, temporary: Some(path.into()) };
     Ok(Opened { unpublished, partial: Arc::new(partial), resumed, why_anew })
 }
@@ -286,6 +294,7 @@ impl Partial {
         state.when = Instant::now();
         let reached = state.reached;
         drop(state); // the others write on meanwhile
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let synced = self.sync(reached);
         let mut state = self.state();
         state.failed |= synced.is_err();
@@ -311,17 +320,19 @@ impl Partial {
     /// Ends it before its time. If it is worth it, makes durable what was written, and says what is kept;
     /// else the file goes.
     pub fn end(&self, worth_it: bool) -> io::Result<Option<String>> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         state.over = true;
         if !is_at(&self.file, &self.path)? {
             return Ok(None); // somebody has removed it
         }
         if worth_it && state.reached > 0 && !state.failed {
-            // What is behind may be incomplete, and takes space. Nothing counts that is written now.
-            let kept = self.file.set_len(state.reached).and_then(|()| self.file.sync_data());
-            state.failed |= kept.is_err();
-            if kept.is_ok() && record(&self.file, &self.identity, state.reached).is_ok() {
+            let synced = self.sync(state.reached);
+            state.failed |= synced.is_err();
+            if matches!(synced, Ok(true)) && record(&self.file, &self.identity, state.reached).is_ok() {
                 state.recorded = state.reached;
+                // What is behind may be incomplete, and takes space. Nothing counts that is written now.
+                self.file.set_len(state.reached)?;
             }
         }
         let safe = || self.file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| self.file.sync_all());
