@@ -42,7 +42,7 @@ fn without_password(url: &str) -> String {
     let rest = rest.trim_start_matches(['/', '\\']);
     let authority = &rest[..rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len())];
     let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
-    let broken = !authority.ends_with(']') && port.contains(|c: char| !c.is_ascii_digit());
+    let broken = !authority.ends_with(']') && !port.is_empty() && port.parse::<u16>().is_err();
     let at = if authority.contains('@') || !broken { authority.rfind('@') } else { rest.rfind('@') };
     let Some(at) = at else { return format!("{scheme}://{rest}") };
     let user = rest[..at].split(':').next().unwrap_or_default();
@@ -240,6 +240,7 @@ mod tests {
             ("http://u:sec/ret@example.org/", "http://u@example.org/"),
             ("http://u:sec?ret@example.org/", "http://u@example.org/"),
             ("http://u:sec#ret@example.org/", "http://u@example.org/"),
+            ("http://u:99999/secret@example.org/", "http://u@example.org/"),
             ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
             ("http://[::1]/a@b", "http://[::1]/a@b"),
             ("http://h:8080/a@b", "http://h:8080/a@b"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::web::{Request, Server, certificate, head, nothing, serve};
+use common::web::{Request, Server, certificate, head, nothing, read_request, serve};
 use common::*;
 
 const LEN: usize = (10 << 20) + 13;
@@ -469,6 +469,11 @@ fn chunked_bodies_are_whole_with_their_last_chunk() {
     copy_over(&scratch, &server.url("/f"), 0, &["--size", "3000001"]);
     copy_over(&scratch, &server.url("/f"), 0, &["--count", "100"]);
     same(&scratch.path("dst"), &bytes[..100]);
+    // The most, and no more than there is.
+    let before = server.requests().len();
+    copy_over(&scratch, &server.url("/f"), 0, &["--count", "1G"]);
+    same(&scratch.path("dst"), &bytes);
+    assert_eq!(server.requests().len(), before + 1);
 }
 
 /// As [`copy`], where `dst` is there before and stays there.
@@ -613,6 +618,56 @@ fn a_redirect_that_expires_is_asked_for_again() {
         _ => nothing(stream, "403 Forbidden", &[]),
     });
     copy(&scratch, &server.url("/f"), 0, &[]);
+    same(&scratch.path("dst"), &bytes);
+}
+
+#[test]
+fn a_redirect_whose_target_dies_is_asked_for_again() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let healthy = Server::of(bytes.clone(), |_| None);
+    // Serves once, in part, and is gone.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (dying, body) = (listener.local_addr().unwrap().port(), bytes.clone());
+    let mirror = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let request = read_request(&mut stream, 0).unwrap();
+        serve(&request, &mut stream, &body, Some("\"v1\""), Some(4_000_000));
+    });
+    let ports = [dying, healthy.port];
+    let origin = Server::new(move |number, _, stream| {
+        nothing(stream, "302 Found", &[("Location", &format!("http://127.0.0.1:{}/x", ports[number.min(1)]))])
+    });
+    let said = copy(&scratch, &origin.url("/f"), 0, &["--retry", "3"]);
+    mirror.join().unwrap();
+    same(&scratch.path("dst"), &bytes);
+    assert_eq!(ranges(&healthy), [Some(4_000_000)], "{said}");
+}
+
+#[test]
+fn a_server_that_starts_anew_after_the_copy_did_is_waited_for() {
+    let scratch = Scratch::new();
+    let bytes = content(LEN);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let body = bytes.clone();
+    let server = std::thread::spawn(move || {
+        for (etag, cut) in [("\"v0\"", Some(5_000_000)), ("\"v1\"", Some(0))] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = read_request(&mut stream, 0).unwrap();
+            serve(&request, &mut stream, &body, Some(etag), cut);
+        }
+        drop(listener);
+        std::thread::sleep(Duration::from_millis(1200));
+        let listener = TcpListener::bind(address).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&mut stream, 0).unwrap();
+        serve(&request, &mut stream, &body, Some("\"v1\""), None);
+    });
+    let said = copy(&scratch, &format!("http://{address}/f"), 0, &[]);
+    server.join().unwrap();
+    assert!(said.contains("starting over") && said.contains("Connection refused"), "{said}");
     same(&scratch.path("dst"), &bytes);
 }
 

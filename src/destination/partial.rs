@@ -147,26 +147,28 @@ fn open(path: &Path, identity: &Identity, policy: Direct) -> io::Result<Opened> 
     let (file, resumed) = loop {
         let mut options = OpenOptions::new();
         // O_DIRECT after: some filesystems refuse the flag.
-        let found = match options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
+        match options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => match create(path, &identity) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue, // another copy was faster
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {} // another copy was faster
                 other => break (other?, 0),
             },
-            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err("what lies there is a symbolic link".to_string()),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                why_anew = Some("what lies there is a symbolic link".to_string());
+                std::fs::remove_file(path)?;
+            }
             Err(e) => return Err(e),
             Ok(file) => {
                 sys::lock(&file)?;
                 if !is_at(&file, path)? {
                     continue; // whoever had it locked has completed or removed it
                 }
-                usable(&file, &identity).map(|durable| (file, durable - durable % GRAIN))
-            }
-        };
-        match found {
-            Ok(found) => break found,
-            Err(why) => {
-                why_anew = Some(why);
-                std::fs::remove_file(path)?;
+                match usable(&file, &identity) {
+                    Ok(durable) => break (file, durable - durable % GRAIN),
+                    Err(why) => {
+                        why_anew = Some(why);
+                        std::fs::remove_file(path)?; // while it is locked: what comes after is another's
+                    }
+                }
             }
         }
     };

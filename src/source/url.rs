@@ -21,6 +21,7 @@ mod tls;
 mod transport;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::url::Url;
@@ -47,8 +48,8 @@ pub struct UrlSource<'a> {
     observer: &'a dyn Observer,
     name: PathBuf,
     asked: Url,
-    /// Where the first answer came from; what follows is asked of the same.
-    found: Url,
+    /// Where the last answer came from; what follows is asked of the same.
+    found: Mutex<Url>,
     /// Offset of the first byte to copy.
     start: u64,
     /// Bytes to copy, if that is known.
@@ -84,7 +85,7 @@ pub fn open<'a>(
         client,
         observer,
         name,
-        found: asked.clone(),
+        found: Mutex::new(asked.clone()),
         asked,
         start: job.skip,
         len: None,
@@ -106,7 +107,10 @@ pub fn open<'a>(
 impl UrlSource<'_> {
     /// The first request: what is there, and can it be had in ranges? Gives the proposed file name.
     fn ask_first(&mut self, job: &Job) -> Result<Option<Vec<u8>>> {
-        let parallel = self.connections > 1;
+        if job.count == Some(0) {
+            self.connections = 1;
+        }
+        let (parallel, answered) = (self.connections > 1, self.restarts > 0);
         let first = job.count.unwrap_or(u64::MAX).min(job.block_size as u64);
         let range = match job.count {
             Some(0) => None,
@@ -117,7 +121,7 @@ impl UrlSource<'_> {
         };
         let wanted = Wanted { range, version: None, more_follow: parallel };
         let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
-        let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), false)?;
+        let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), answered)?;
         if answer.partial && answer.total.is_none() && !parallel {
             // Where its range ends it may go on: only a plain answer has an end.
             answer = self.ask(&mut lane, Wanted::default(), &Turnstile::default(), true)?;
@@ -135,7 +139,7 @@ impl UrlSource<'_> {
             let wanted = Wanted { range, ..Wanted::default() };
             answer = self.ask(&mut lane, wanted, &Turnstile::default(), true)?;
         }
-        (self.total, self.version, self.found) = (answer.total, answer.version.clone(), answer.url.clone());
+        (self.total, self.version) = (answer.total, answer.version.clone());
         if let Some(total) = self.total {
             if let Some(wanted) = job.size.filter(|wanted| *wanted != total) {
                 return Err(Error::content(&self.name, format!("it has {total} bytes, and --size says {wanted}")));
@@ -184,16 +188,22 @@ impl UrlSource<'_> {
 
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
     fn ask(&self, lane: &mut Lane, wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
-        let mut url = &self.found;
+        let mut url = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Connections that were kept may have been closed meanwhile, every one of them. (RFC 9112, 9.3.1)
         let mut kept = if answered && wanted.more_follow { self.connections } else { 0 };
         loop {
-            match self.client.get(url, wanted) {
-                Ok(answer) => return Ok(answer),
-                // Where it was redirected to may be forgotten by now.
-                Err(trouble) if trouble.cure == Cure::None && *url != self.asked => url = &self.asked,
+            match self.client.get(&url, wanted) {
+                Ok(answer) => {
+                    *self.found.lock().unwrap_or_else(PoisonError::into_inner) = answer.url.clone();
+                    return Ok(answer);
+                }
                 Err(trouble) if trouble.cure == Cure::Lost && kept > 0 => kept -= 1,
-                Err(trouble) => self.wait(lane, trouble, turns, answered)?,
+                // Where it was redirected to may be forgotten or gone by now.
+                Err(trouble) if trouble.cure == Cure::None && url != self.asked => url = self.asked.clone(),
+                Err(trouble) => {
+                    self.wait(lane, trouble, turns, answered)?;
+                    url = self.asked.clone();
+                }
             }
             if turns.is_shut() {
                 return Err(self.error(lane, "the copy is over"));
@@ -283,7 +293,7 @@ impl UrlSource<'_> {
         if let Some(why) = why {
             return self.wait(lane, Trouble::new(Cure::StartOver, why), turns, true);
         }
-        lane.ahead = from - answer.from;
+        (lane.from, lane.ahead) = (lane.at, from - answer.from);
         lane.body = Some(answer.body);
         Ok(())
     }
@@ -307,11 +317,12 @@ impl UrlSource<'_> {
                     let why = format!("it ended {ahead} bytes before {} was reached", self.start + lane.at);
                     return Err(self.error(lane, why));
                 }
-                Ok(0) if lane.end == u64::MAX => {
+                // Of unknown length: this is its end, and --count only the most.
+                Ok(0) if self.total.is_none() => {
                     lane.end = lane.at;
                     break;
                 }
-                Ok(0) if body.brought >= LEAST_RANGE => None, // a shorter range than was asked for
+                Ok(0) if lane.at - lane.from >= LEAST_RANGE => None, // a shorter range than was asked for
                 Ok(0) => Some(Trouble::new(Cure::Again(None), "the server sends less than it was asked for")),
                 Ok(n) => {
                     filled += n;
@@ -415,9 +426,10 @@ impl Source for UrlSource<'_> {
         let length = self.len.map_or("unknown length".to_string(), |len| format!("{len} bytes"));
         let version = self.version.as_ref().map_or("no version".to_string(), |version| format!("version {version}"));
         let lines = if self.connections == 1 { "connection" } else { "connections" };
-        let from = match self.found == self.asked {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = match *found == self.asked {
             true => String::new(),
-            false => format!(", from {}", quoted(Path::new(&End::Url(self.found.to_string()).name()))),
+            false => format!(", from {}", quoted(Path::new(&End::Url(found.to_string()).name()))),
         };
         format!("{length}, {version}, {} {lines}{from}", self.connections)
     }

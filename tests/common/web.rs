@@ -83,7 +83,8 @@ impl Server {
     }
 }
 
-fn read_request(stream: &mut TcpStream, connection: usize) -> Option<Request> {
+/// None: the connection was closed.
+pub fn read_request(stream: &mut TcpStream, connection: usize) -> Option<Request> {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -91,7 +91,11 @@ pub fn answer(
         (206 | 416, Some((asked, _))) => {
             let range = text(headers, header::CONTENT_RANGE.as_str()).and_then(content_range);
             match (status, range) {
-                (206, Some((Some((from, _)), total))) if from == asked => (from, total),
+                (206, Some((Some((from, end)), total)))
+                    if from == asked && body.left.is_none_or(|left| left == end - from) =>
+                {
+                    (from, total)
+                }
                 (206, Some((Some(_), _))) => {
                     let why = "the server sends another range than it was asked for";
                     return Err(Trouble::new(Cure::StartOver, why));
@@ -171,8 +175,6 @@ pub struct Body {
     framing: Framing,
     /// Bytes that are still to come, if that was announced.
     left: Option<u64>,
-    /// Bytes that came.
-    pub brought: u64,
     /// What the connection saw, if it carries this answer alone.
     watched: Option<Arc<Witness>>,
 }
@@ -180,13 +182,12 @@ pub struct Body {
 impl Body {
     pub fn new(reader: BodyReader<'static>, framing: Framing, watched: Option<Arc<Witness>>) -> Self {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
-        Self { reader, framing, left, brought: 0, watched }
+        Self { reader, framing, left, watched }
     }
 
     /// Reads on; 0 at the announced end. Anything else is an error.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        self.brought += read as u64;
         self.left = self.left.map(|left| left.saturating_sub(read as u64));
         let cut = |witness: &Arc<Witness>| match self.framing {
             Framing::Length(_) => false, // the client knows

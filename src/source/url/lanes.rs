@@ -18,7 +18,8 @@ pub struct Lane {
     /// The next byte of the copy that it brings, and one past the last one; u64::MAX: wherever it ends.
     pub at: u64,
     pub end: u64,
-    /// Bytes that the body brings before that, to be passed over.
+    /// Where in the copy the body began to bring, and what it brings before that, to be passed over.
+    pub from: u64,
     pub ahead: u64,
     /// Failures in a row, and the bytes since the last one.
     pub failures: u32,
@@ -28,7 +29,7 @@ pub struct Lane {
 impl Lane {
     /// One without a range, at `at`.
     pub fn new(at: u64, failures: u32) -> Self {
-        Self { body: None, at, end: at, ahead: 0, failures, brought: 0 }
+        Self { body: None, at, end: at, from: at, ahead: 0, failures, brought: 0 }
     }
 }
 
