@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! url          lanes, each with its range; who reads which block
+//!   first      the first request: what is there, and can it be had in ranges?
 //!   lanes      which connection fetches which range
 //!   client     one request, redirects followed
 //!     answer, transport, tls, proxy, login
@@ -12,6 +13,7 @@
 
 mod answer;
 mod client;
+mod first;
 mod lanes;
 mod login;
 mod name;
@@ -35,7 +37,7 @@ use crate::block::{Block, Layout};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer};
 use crate::job::{End, Job};
-use crate::origin::{Identity, Origin};
+use crate::origin::Origin;
 use crate::turnstile::Turnstile;
 
 /// A server that sends shorter ranges than it is asked for is asked on at once if they have this length.
@@ -105,87 +107,6 @@ pub fn open<'a>(
 }
 
 impl UrlSource<'_> {
-    /// The first request: what is there, and can it be had in ranges? Gives the proposed file name.
-    fn ask_first(&mut self, job: &Job) -> Result<Option<Vec<u8>>> {
-        if job.count == Some(0) {
-            self.connections = 1;
-        }
-        let (parallel, answered) = (self.connections > 1, self.restarts > 0);
-        let first = job.count.unwrap_or(u64::MAX).min(job.block_size as u64);
-        let range = match job.count {
-            Some(0) => None,
-            _ if parallel => Some((self.start, Some(self.start.saturating_add(first)))),
-            Some(count) => Some((self.start, Some(self.start.saturating_add(count)))),
-            None if self.start > 0 => Some((self.start, None)),
-            None => None,
-        };
-        let wanted = Wanted { range, version: None, more_follow: parallel };
-        let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
-        let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), answered)?;
-        if answer.partial && answer.total.is_none() && !parallel {
-            // Where its range ends it may go on: only a plain answer has an end.
-            answer = self.ask(&mut lane, Wanted::default(), &Turnstile::default(), true)?;
-        }
-        let why = match (parallel, answer.partial, answer.total, &answer.version) {
-            (true, false, _, _) if !answer.behind_end => Some("the server does not serve ranges"),
-            (true, true, None, _) => Some("the server does not say how long it is"),
-            (true, true, _, None) => Some("the server does not name the version (ETag, Last-Modified)"),
-            _ => None,
-        };
-        if let Some(why) = why {
-            self.connections = 1;
-            self.observer.event(Event::Notice(&format!("one connection for {}: {why}", quoted(&self.name))));
-            let range = (self.start > 0).then_some((self.start, None));
-            let wanted = Wanted { range, ..Wanted::default() };
-            answer = self.ask(&mut lane, wanted, &Turnstile::default(), true)?;
-        }
-        (self.total, self.version) = (answer.total, answer.version.clone());
-        if let Some(total) = self.total {
-            if let Some(wanted) = job.size.filter(|wanted| *wanted != total) {
-                return Err(Error::content(&self.name, format!("it has {total} bytes, and --size says {wanted}")));
-            }
-            if self.start > total {
-                let why = format!("--skip {} is behind the end of {}", self.start, quoted(&self.name));
-                return Err(Error::usage(why).hint(format!("it has {total} bytes")));
-            }
-        }
-        self.len = match (self.total, job.size, job.count) {
-            (Some(total), _, count) => Some((total - self.start).min(count.unwrap_or(u64::MAX))),
-            (None, Some(size), count) => Some(size.saturating_sub(self.start).min(count.unwrap_or(u64::MAX))),
-            (None, None, Some(0)) => Some(0),
-            (None, None, _) => None,
-        };
-        self.doubtful = self.total.is_none() && job.size.is_some();
-        lane.end = match self.connections {
-            1 => self.len.filter(|_| !self.doubtful).or(job.count).unwrap_or(u64::MAX),
-            _ => first.min(self.len.unwrap_or(0)),
-        };
-        let disposition = answer.disposition.clone();
-        if !answer.behind_end {
-            lane.ahead = self.start.saturating_sub(answer.from);
-            lane.body = Some(answer.body);
-        }
-        self.lanes.first = Some(lane);
-        Ok(disposition)
-    }
-
-    /// By what it is known again.
-    fn identity(&self) -> Option<Identity> {
-        let (version, total) = (self.version.as_ref()?, self.total?);
-        let shown = match quoted(&self.name).split_once('?') {
-            // A query may be a signature, which is nobody's business.
-            Some((path, query)) => format!("{path}?…' ({})", &blake3::hash(query.as_bytes()).to_hex()[..16]),
-            None => quoted(&self.name),
-        };
-        Some(vec![
-            ("URL", shown),
-            ("version", version.clone()),
-            ("length", total.to_string()),
-            ("offset", self.start.to_string()),
-            ("number of bytes", self.len.unwrap_or(0).to_string()),
-        ])
-    }
-
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
     fn ask(&self, lane: &mut Lane, wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
         let mut url = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
