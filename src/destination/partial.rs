@@ -69,7 +69,7 @@ pub struct Opened {
 }
 
 /// The hidden name beside `path` that a part of it has.
-pub fn name_of(path: &Path) -> PathBuf {
+fn name_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
     let ending = ".partial.dio-cp";
     // File names have at most 255 bytes. Two long names must not share one.
@@ -293,10 +293,11 @@ impl Partial {
         if state.reached == state.recorded || state.when.elapsed() < PERIOD || state.over || state.failed {
             return Ok(());
         }
+        // A disk that takes longer than the period is at it still: the others need not wait for it.
+        let Ok(_alone) = self.syncing.try_lock() else { return Ok(()) };
         state.when = Instant::now();
         let reached = state.reached;
         drop(state); // the others write on meanwhile
-        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let synced = self.sync(reached);
         let mut state = self.state();
         state.failed |= synced.is_err();

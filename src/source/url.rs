@@ -339,10 +339,6 @@ impl Source for UrlSource<'_> {
         self.len.map_or(Ok(()), |len| each(0, len))
     }
 
-    fn finish(&self) -> Result<Option<String>> {
-        Ok(None)
-    }
-
     fn describe(&self) -> String {
         let length = self.len.map_or("unknown length".to_string(), |len| format!("{len} bytes"));
         let version = self.version.as_ref().map_or("no version".to_string(), |version| format!("version {version}"));

@@ -44,9 +44,7 @@ impl Logins {
             (None, None) => None,
         }
     }
-}
 
-impl Logins {
     /// For a server that another one named: what the file has for just this host.
     pub fn of_another(&self, url: &Url) -> Option<String> {
         self.of_host(url).map(|found| basic(&found.login, &found.password))

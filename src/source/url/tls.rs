@@ -162,13 +162,8 @@ pub fn refusal(error: &rustls::Error) -> Option<String> {
 }
 
 /// Adds TLS to connections for https.
+#[derive(Debug)]
 pub struct TlsConnector(pub Arc<ClientConfig>);
-
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
 
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;

@@ -1,6 +1,5 @@
 //! How a connection is made, and what is seen at its end that the HTTP client does not tell.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -85,12 +84,6 @@ struct ProxyResolver {
     inner: DefaultResolver,
 }
 
-impl fmt::Debug for WatchConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WatchConnector")
-    }
-}
-
 impl Resolver for ProxyResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         self.inner.resolve(self.proxy.as_ref().unwrap_or(uri), config, timeout)
@@ -98,6 +91,7 @@ impl Resolver for ProxyResolver {
 }
 
 /// The last link of the chain of connectors.
+#[derive(Debug)]
 struct WatchConnector {
     forward: Option<Forward>,
     witness: Arc<Witness>,
