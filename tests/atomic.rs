@@ -18,15 +18,6 @@ fn signal(child: &Child, name: &str) {
     tool("kill", [&format!("-{name}"), &child.id().to_string()]);
 }
 
-/// Waits until the child has this many threads' worth of work under way: it has opened `file`.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// A copy from a pipe that has been fed `len` bytes and stays open.
 fn half_a_copy(dst: &Path, len: usize, words: &[&str]) -> Child {
     let mut child =

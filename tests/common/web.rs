@@ -177,7 +177,8 @@ impl Nginx {
         let text = format!(
             "daemon off; {user} pid {at}/pid; error_log {at}/log; worker_processes 1;
              events {{ worker_connections 256; }}
-             http {{ access_log {at}/access; sendfile on; {dirs}
+             http {{ log_format by '$request TLS=$https';
+               access_log {at}/access by; sendfile on; {dirs}
                server {{ listen 127.0.0.1:{port}; {places} }}
                server {{ listen 127.0.0.1:{tls_port} ssl; ssl_certificate {at}/own.pem;
                          ssl_certificate_key {at}/own.key; {places} }}
