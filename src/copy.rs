@@ -98,7 +98,7 @@ fn attempt(
     let layout = layout(job, &*source, &*to)?;
     let length = from.length;
     let alignment = (source.alignment(), to.alignment());
-    let chosen =
+    let mut chosen =
         vec![format!("{}: {}", quoted(&from.name), source.describe()), format!("{}: {}", quoted(&name), to.describe())];
     chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
     let taps = Taps::new(job, &layout, &from.name, &name)?;
@@ -139,6 +139,11 @@ fn attempt(
     let finished = watch.during(|| to.finish(&from, &mut inspect))?;
     let cache = watch.courses();
     let (read, why) = source.traffic();
+    if read.resident > 0 {
+        let what = "were in the page cache, and were read from there";
+        chosen.push(format!("{} bytes of {} {what}", read.resident, quoted(&from.name)));
+        chosen.last().iter().for_each(|line| observer.event(Event::Detail(line)));
+    }
     notes.extend(note(&from.name, "read", &read, why.as_deref()));
     notes.extend(note(&name, "written", &finished.written.traffic, finished.written.why.as_deref()));
     notes.extend(finished.notes);

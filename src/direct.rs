@@ -8,6 +8,7 @@
 //!     access       how this file is reached: direct, or the next best way, and what was counted
 //!     medium       the operations of a file, so that a test can put a strict fake disk there
 //!     alignment, buffer, policy
+//! resident         what of a file is in the cache already, had from there
 //! ```
 
 mod access;
@@ -18,6 +19,7 @@ pub(crate) mod fake;
 mod medium;
 mod policy;
 mod reader;
+mod resident;
 mod writer;
 
 pub(crate) use access::open;
@@ -25,5 +27,6 @@ pub use alignment::Alignment;
 pub use buffer::AlignedBuffer;
 pub use policy::{Direct, Refused, Traffic};
 pub use reader::DirectReader;
+pub(crate) use resident::Resident;
 pub(crate) use writer::Earlier;
 pub use writer::{DirectWriter, Written};

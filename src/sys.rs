@@ -303,7 +303,8 @@ pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
     Ok(CacheStat { cached, dirty, write_back, evicted, recently_evicted })
 }
 
-/// A part of a file, mapped to ask about its pages; its bytes are never read.
+/// A part of a file, mapped to ask about its pages, or to have what is in them. No reference into it is
+/// ever made: the file is others' to change and to cut.
 pub struct Window {
     start: *mut libc::c_void,
     len: usize,
@@ -316,6 +317,24 @@ impl Window {
         // SAFETY: asks for an address of the kernel's choice; no memory of ours is touched.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, file.as_raw_fd(), offset(at)?) };
         if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { start, len }) }
+    }
+
+    /// Copies the bytes from `skip` on into `buffer`: the kernel does it, so that a file which became
+    /// shorter is an error (EFAULT) and not a SIGBUS. The pages are not marked as used, and nothing is
+    /// read ahead of them. False: there is less than `buffer` takes.
+    pub fn copy_out(&self, skip: usize, buffer: &mut [u8]) -> io::Result<bool> {
+        if skip.checked_add(buffer.len()).is_none_or(|end| end > self.len) {
+            return Ok(false);
+        }
+        // SAFETY: advice on this mapping, which lives until drop: random access leaves the age of pages alone.
+        check(unsafe { libc::madvise(self.start, self.len, libc::MADV_RANDOM) })?;
+        let from = libc::iovec { iov_base: self.start.wrapping_byte_add(skip), iov_len: buffer.len() };
+        let to = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: to this process itself: from inside this mapping, which lives until drop, to `buffer`,
+        // borrowed mutably until the call returns. The written side is named as the remote one because
+        // the kernel marks the pages of that side as used (process_vm_writev(2); mm/gup.c).
+        let moved = unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) };
+        Ok(check_size(moved)? == buffer.len())
     }
 
     /// A byte a page, whose lowest bit says whether the page is in the cache (mincore(2)).

@@ -112,7 +112,10 @@ fn the_man_page_is_made_from_the_definition() {
                 "Bytes at the destination; of these, bytes that an earlier copy had left; bytes of this copy that the \
                  source had as holes.",
             ),
-            ("read, written", "Bytes by the way they took: direct, uncached, cached, memory."),
+            (
+                "read, written",
+                "Bytes by the way they took: direct; resident (read from the cache, where they were already); uncached; cached; memory.",
+            ),
             ("seconds", "total, and of this copy, sync and verify."),
             ("digest", "algorithm and hex, or null."),
             ("verified, synced", "Whether it was read back; whether it waited for the medium."),

@@ -22,6 +22,7 @@ fn the_report_counts_every_byte_by_its_way() {
     let len = 5_000_001;
     let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
     let (all, none) = (len as u64, Traffic::default());
+    make_cold(&src);
     let direct = report(&src, &dst, Direct::Auto);
     assert_eq!((direct.bytes, direct.holes), (all, 0));
     assert_eq!(direct.read, Traffic { direct: all, ..none });
@@ -50,6 +51,7 @@ fn on_btrfs_only_files_without_checksums_count_as_direct() {
     let mount = Mount::filesystem(&scratch, "btrfs", 400 << 20, 512);
     let (src, dst) = (mount.path("src"), mount.path("dst"));
     write(&src, &content(5_000_001));
+    make_cold(&src);
     let none = Traffic::default();
     let buffered = report(&src, &dst, Direct::Auto);
     assert_eq!(buffered.read, Traffic { direct: 5_000_001, ..none });

@@ -210,6 +210,7 @@ fn fields(object: &serde_json::Value) -> Vec<String> {
 fn json_has_every_field_that_the_man_page_has() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
+    make_cold(&src);
     let output =
         run(["-q", "--json", "--verify", "--checksum", "sha256", src.to_str().unwrap(), dst.to_str().unwrap()]);
     assert!(output.stderr.is_empty() && output.status.success());

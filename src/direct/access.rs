@@ -171,6 +171,7 @@ impl Access {
         let memory = self.way() == Way::Memory;
         Traffic {
             direct: self.direct.load(Ordering::Relaxed),
+            resident: 0,
             uncached: self.uncached.load(Ordering::Relaxed),
             cached: if memory { 0 } else { other },
             memory: if memory { other } else { 0 },

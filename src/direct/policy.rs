@@ -31,6 +31,8 @@ impl std::error::Error for Refused {}
 pub struct Traffic {
     /// Between memory and device, past the page cache.
     pub direct: u64,
+    /// From the page cache, where it was already; nothing came in, nothing was dropped.
+    pub resident: u64,
     /// Through the page cache and out of it again, at once.
     pub uncached: u64,
     /// Through the page cache and left there, as [`Direct::Never`] asks.

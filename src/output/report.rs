@@ -102,8 +102,10 @@ pub fn require_clean(report: &Report, job: &Job) -> Result<()> {
 }
 
 fn traffic(traffic: &Traffic) -> serde_json::Value {
-    let Traffic { direct, uncached, cached, memory } = traffic;
-    serde_json::json!({ "direct": direct, "uncached": uncached, "cached": cached, "memory": memory })
+    let Traffic { direct, resident, uncached, cached, memory } = traffic;
+    serde_json::json!({
+        "direct": direct, "resident": resident, "uncached": uncached, "cached": cached, "memory": memory,
+    })
 }
 
 /// Powers of 1000, one decimal.

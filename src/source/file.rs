@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Course, Source};
 use crate::block::{Block, Layout};
-use crate::direct::{DirectReader, Traffic};
+use crate::direct::{Direct, DirectReader, Resident, Traffic};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::origin::Identity;
@@ -21,6 +21,8 @@ const LONGEST_HOLE: u64 = 1 << 30;
 pub struct FileSource {
     name: PathBuf,
     reader: DirectReader,
+    /// Whoever insists on direct reads gets no others.
+    resident: Resident,
     file: File,
     /// Standard input, whose position must end up behind what was copied.
     position: Option<File>,
@@ -77,7 +79,9 @@ impl FileSource {
         }
         let start = begin + job.skip;
         let claimed = Mutex::default();
-        Ok(Self { name: name.into(), reader, file, position, start, len, whole, opened, sparse, claimed })
+        let on = job.direct == Direct::Auto && reader.is_direct();
+        let resident = Resident::new(file.try_clone().map_err(fail)?, on);
+        Ok(Self { name: name.into(), reader, resident, file, position, start, len, whole, opened, sparse, claimed })
     }
 
     /// By what it is known again: which file, how long, when it was changed. A device has no such marks.
@@ -158,6 +162,9 @@ impl Source for FileSource {
             return Ok(true);
         }
         let at = self.start + offset;
+        if self.resident.read(&mut block.buffer[block.lead..block.lead + len as usize], at) {
+            return Ok(true);
+        }
         let fail = |e| Error::io("reading", &self.name, e).at(at);
         let read = self.reader.read_block(&mut block.buffer, block.lead, at, len as usize).map_err(fail)?;
         if (read as u64) < len {
@@ -218,7 +225,8 @@ impl Source for FileSource {
     }
 
     fn traffic(&self) -> (Traffic, Option<String>) {
-        self.reader.traffic()
+        let (traffic, why) = self.reader.traffic();
+        (Traffic { resident: self.resident.bytes(), ..traffic }, why)
     }
 
     fn describe(&self) -> String {
