@@ -16,6 +16,7 @@ use crate::block::{Block, Layout};
 use crate::direct::DirectReader;
 use crate::error::{Error, Result};
 use crate::job::{Algorithm, Job};
+use crate::pace::{Pace, Side};
 use crate::sys;
 use digest::{Digest, hex};
 use readback::Ledger;
@@ -76,15 +77,17 @@ impl Taps {
 
     /// Shows the digest the first `len` bytes of `file`, which an earlier copy of `name` had written. Gives
     /// the number of the block that comes next.
-    pub fn catch_up(&self, job: &Job, name: &Path, file: &File, len: u64) -> Result<u64> {
+    pub fn catch_up(&self, job: &Job, name: &Path, file: &File, len: u64, pace: &Pace) -> Result<u64> {
         let Some((_, digest)) = &self.digest else { return Ok(0) };
         let fail = |e| Error::io("reading back", name, e);
         // Opened anew: whether it is read directly must not decide how it is written.
         let again = File::open(sys::fd_path(file)).map_err(fail)?;
-        let reader = DirectReader::reread(again).map_err(fail)?;
+        let mut reader = DirectReader::reread(again).map_err(fail)?;
+        pace.idle.iter().for_each(|idle| reader.yield_at(idle));
         let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
         while block.offset < len {
             let wanted = (len - block.offset).min(job.block_size as u64);
+            pace.rate.wait(Side::Read, wanted as usize);
             let read = reader.read_block(&mut block.buffer, 0, block.offset, wanted as usize).map_err(fail)?;
             if (read as u64) < wanted {
                 return Err(Error::failed("reading back", name, "it is shorter than what was written"));

@@ -38,13 +38,13 @@ pub struct Cli {
     #[arg(value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub more: Vec<OsString>,
 
-    /// Bytes per read and write
-    #[arg(short, long, value_name = "SIZE", default_value = "4M")]
-    pub block_size: String,
+    /// Bytes per read and write [default: 4M; less under --rate-limit]
+    #[arg(short, long, value_name = "SIZE")]
+    pub block_size: Option<String>,
 
-    /// Blocks in flight; memory = N × block size
-    #[arg(long, value_name = "N", default_value = "4")]
-    pub queue_depth: String,
+    /// Blocks in flight; memory = N × block size [default: 4; fewer under --rate-limit]
+    #[arg(long, value_name = "N")]
+    pub queue_depth: Option<String>,
 
     /// Where direct I/O is refused: go on uncached and say so, fail with status 4, or do not try
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
@@ -111,6 +111,15 @@ pub struct Cli {
     /// Keep what was copied if the copy is interrupted, and go on from what an earlier one kept
     #[arg(long)]
     pub resume: bool,
+
+    /// The most bytes per second, evenly; the blocks shrink with it, so that the disk is spared, too
+    #[arg(long, value_name = "SIZE")]
+    pub rate_limit: Option<String>,
+
+    /// Take only what nobody else wants of the disk: idle I/O class, and small blocks with pauses while
+    /// others use it
+    #[arg(long)]
+    pub idle: bool,
 
     /// For a URL: a header line of the request ("Name: value"); may be given more than once
     #[arg(long, value_name = "LINE")]

@@ -10,7 +10,8 @@
 //! handed out in order, so the one that the others wait for is always being worked on. A worker that
 //! fails shuts the turnstile, and the others stop at their next block.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::direct::{Traffic, Written};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
+use crate::pace::{Pace, Side};
 use crate::source::{self, Course, Source};
 use crate::standing::Standing;
 use crate::turnstile::Turnstile;
@@ -94,19 +96,27 @@ fn attempt(
     (started, restarts): (Instant, u32),
 ) -> Result<Report> {
     let (mut source, from) = source::open(job, observer, restarts)?;
-    let (name, to) = destination::open(job, &from, observer, standing)?;
+    let (name, mut to) = destination::open(job, &from, observer, standing)?;
     let layout = layout(job, &*source, &*to)?;
     let length = from.length;
     let alignment = (source.alignment(), to.alignment());
     let mut chosen =
         vec![format!("{}: {}", quoted(&from.name), source.describe()), format!("{}: {}", quoted(&name), to.describe())];
     chosen.iter().for_each(|line| observer.event(Event::Detail(line)));
+    let stored = |found: &Metadata| found.is_file() || found.file_type().is_block_device();
+    let read = from.file.as_ref().filter(|(_, found)| stored(found)).map(|(file, _)| file);
+    let files: Vec<&File> = read.into_iter().chain(to.file()).collect();
+    let pace = Pace::new(job, &files, source.serial());
+    if let Some(idle) = &pace.idle {
+        source.yield_at(idle);
+        to.yield_at(idle);
+    }
     let taps = Taps::new(job, &layout, &from.name, &name)?;
     let resumed = to.resumed();
     let number = match to.file() {
         Some(file) if resumed > 0 => {
             observer.event(Event::Phase(Phase::Resuming));
-            taps.catch_up(job, &name, file, resumed)?
+            taps.catch_up(job, &name, file, resumed, &pace)?
         }
         _ => 0,
     };
@@ -121,7 +131,8 @@ fn attempt(
     observer.event(Event::Copied(resumed));
     let blocks = length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
     let workers = blocks.min(job.queue_depth.max(source.workers()) as u64) as usize;
-    let moved = watch.during(|| run(workers, &layout, &*source, &*to, &taps, observer))?;
+    let work = Work { layout, source: &*source, destination: &*to, taps: &taps, pace: &pace, observer };
+    let moved = watch.during(|| run(workers, &work))?;
     let copying = started.elapsed();
 
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
@@ -132,11 +143,12 @@ fn attempt(
         let Some(ledger) = ledger.take() else { return Ok(()) };
         observer.event(Event::Phase(Phase::Verifying));
         let began = Instant::now();
-        unverified = ledger.verify(job, &name, file, base)?;
+        unverified = ledger.verify(job, &name, file, base, &pace)?;
         verifying = began.elapsed();
         Ok(())
     };
     let finished = watch.during(|| to.finish(&from, &mut inspect))?;
+    tell(&pace, observer);
     let cache = watch.courses();
     let (read, why) = source.traffic();
     if read.resident > 0 {
@@ -195,14 +207,19 @@ struct Moved {
     holes: u64,
 }
 
-fn run(
-    workers: usize,
-    layout: &Layout,
-    source: &dyn Source,
-    destination: &dyn Destination,
-    taps: &Taps,
-    observer: &dyn Observer,
-) -> Result<Moved> {
+/// What every worker works with.
+struct Work<'a> {
+    layout: Layout,
+    source: &'a dyn Source,
+    destination: &'a dyn Destination,
+    taps: &'a Taps,
+    pace: &'a Pace,
+    observer: &'a dyn Observer,
+}
+
+fn run(workers: usize, work: &Work) -> Result<Moved> {
+    let &Work { ref layout, source, destination, taps, pace, observer } = work;
+    let rate = &pace.rate;
     let turns = Turnstile::default();
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let total: Mutex<Moved> = Mutex::default();
@@ -210,14 +227,23 @@ fn run(
         let mut moved = Moved::default();
         let mut step = || -> Result<()> {
             let mut block = Block::new(source.room(layout)).map_err(no_memory)?;
-            while source.next(layout, &mut block, &turns)? {
+            loop {
+                let serial = rate.serial();
+                rate.wait(Side::Read, layout.block_size);
+                if !source.next(layout, &mut block, &turns)? {
+                    return Ok(());
+                }
+                drop(serial);
+                let bytes = block.data().len();
+                rate.give_back(Side::Read, layout.block_size - bytes);
                 taps.see(&block);
+                rate.wait(Side::Write, bytes);
                 destination.put(&block, &turns)?;
                 observer.event(Event::Copied(block.len));
+                tell(pace, observer);
                 moved.bytes += block.len;
                 moved.holes += if block.hole { block.len } else { 0 };
             }
-            Ok(())
         };
         if let Err(error) = step() {
             // The first one is the cause, unless it only says that another failed.
@@ -228,6 +254,7 @@ fn run(
             drop(first);
             turns.shut();
             taps.shut();
+            rate.shut();
             source.stop();
         }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,6 +274,11 @@ fn run(
         Some(error) => Err(error),
         None => Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
+}
+
+/// What --idle sees, for -v.
+fn tell(pace: &Pace, observer: &dyn Observer) {
+    pace.news().iter().for_each(|line| observer.event(Event::Detail(line)));
 }
 
 fn no_memory(e: std::io::Error) -> Error {

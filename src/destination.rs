@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::block::Block;
 use crate::direct::Written;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
 use crate::job::{End, Job};
 use crate::origin::Origin;
+use crate::pace::Idle;
 use crate::standing::Standing;
 use crate::sys;
 use crate::turnstile::Turnstile;
@@ -45,6 +47,9 @@ pub trait Destination: Sync {
     fn in_order(&self) -> bool {
         false
     }
+
+    /// Others want the disk, too: transfers wait at this gate.
+    fn yield_at(&mut self, _idle: &Arc<Idle>) {}
 
     /// Bytes that an earlier, interrupted copy left here: a multiple of every alignment.
     fn resumed(&self) -> u64 {

@@ -173,6 +173,10 @@ pub struct Job {
     pub check_cache: bool,
     /// Keep what was copied if the copy is interrupted, and go on from what an earlier one kept.
     pub resume: bool,
+    /// The most bytes per second, for reading and for writing.
+    pub rate_limit: Option<u64>,
+    /// Take only what nobody else wants of the disks.
+    pub idle: bool,
     /// For a URL.
     pub web: Web,
     /// The process's file mode creation mask.
@@ -217,6 +221,8 @@ impl Job {
             verify: false,
             check_cache: false,
             resume: false,
+            rate_limit: None,
+            idle: false,
             web: Web::default(),
             umask: 0o022,
         }

@@ -20,6 +20,8 @@
 //!     │
 //!   direct                      alignment, buffer, reader, writer; knows nothing of copying
 //!     │
+//!   pace                        rate, idle: waiting, so that others need not
+//!     │
 //!   sys                         every system call that std does not have
 //! ```
 //!
@@ -37,6 +39,7 @@ mod job;
 pub mod options;
 mod origin;
 pub mod output;
+mod pace;
 mod source;
 mod standing;
 #[doc(hidden)] // for main and the tests; not part of the library

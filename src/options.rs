@@ -10,6 +10,7 @@ use crate::cli::{Cli, When};
 use crate::direct::Direct;
 use crate::error::{Error, Result, quoted};
 use crate::job::{Algorithm, Checksum, End, Job, Sparse, Web};
+use crate::pace;
 
 /// More memory than this for buffers makes no copy faster.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -29,18 +30,24 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
     }
     let to = cli.destination.as_deref().unwrap_or_default();
     let (source, destination) = (end(&cli.source)?, end(to)?);
-    let block_size = size("--block-size", &cli.block_size)?;
+    let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
+    let rate_limit = optional("--rate-limit", &cli.rate_limit)?;
+    if rate_limit == Some(0) {
+        return Err(Error::usage("--rate-limit 0: nothing would ever be copied; without the option there is no limit"));
+    }
+    let usual = (Job::BLOCK_SIZE as u64, Job::QUEUE_DEPTH as u64);
+    let usual = rate_limit.map_or(usual, |limit| pace::blocks(limit, usual));
+    let block_size = optional("--block-size", &cli.block_size)?.unwrap_or(usual.0);
     if block_size == 0 {
         return Err(Error::usage("--block-size 0: a block has at least one byte; 4M is the default"));
     }
-    let queue_depth = match cli.queue_depth.parse::<u64>() {
+    let queue_depth = match cli.queue_depth.as_ref().map_or(Ok(usual.1), |given| given.parse::<u64>()) {
         Ok(n @ 1..=MOST_WORKERS) => n,
         _ => {
-            let given = &cli.queue_depth;
+            let given = cli.queue_depth.as_deref().unwrap_or_default();
             return Err(Error::usage(format!("--queue-depth {given}: it takes a number from 1 to {MOST_WORKERS}")));
         }
     };
-    let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
     let seek = optional("--seek", &cli.seek)?;
     let in_place = cli.in_place || seek.is_some();
     let checksum = checksum(cli)?;
@@ -48,7 +55,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
     let from_url = matches!(source, End::Url(_));
     let blocks = queue_depth.max(web.connections as u64);
     if block_size.saturating_mul(blocks) > MOST_MEMORY {
-        let why = format!("--block-size {} × {blocks} blocks in flight is more than 1 GiB of memory", cli.block_size);
+        let why = format!("--block-size {block_size} × {blocks} blocks in flight is more than 1 GiB of memory");
         return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
     }
     let to_stream = destination == End::Standard;
@@ -101,6 +108,8 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         verify: cli.verify,
         check_cache: cli.check_cache,
         resume: cli.resume,
+        rate_limit,
+        idle: cli.idle,
         web,
         umask,
     };

@@ -9,6 +9,7 @@ use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::block::{Block, Layout};
 use crate::direct::{Direct, Traffic};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
 use crate::job::{End, Job};
 use crate::origin::{Origin, OwnName};
+use crate::pace::Idle;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -28,12 +30,20 @@ pub trait Source: Sync {
     /// How the copy will go; called before the first block is claimed.
     fn begin(&mut self, _layout: &Layout, _course: Course) {}
 
+    /// Others want the disk, too: transfers wait at this gate. What reads no disk has no use for it.
+    fn yield_at(&mut self, _idle: &Arc<Idle>) {}
+
     /// The copy is over before its time: whoever waits in [`Source::next`] should not wait on.
     fn stop(&self) {}
 
     /// How many workers it can keep busy whatever the queue depth is.
     fn workers(&self) -> usize {
         1
+    }
+
+    /// Its bytes come one block after another: no two workers read at once.
+    fn serial(&self) -> bool {
+        true
     }
 
     /// The bytes that the copy will have, if that is known.

@@ -543,6 +543,27 @@ pub fn umask() -> u32 {
     mask
 }
 
+/// The idle I/O class (ioprio_set(2)): its transfers wait while there are others.
+pub const IO_CLASS_IDLE: libc::c_int = 3 << 13;
+/// The lowest priority of the usual, best-effort I/O class.
+pub const IO_CLASS_LAST: libc::c_int = 2 << 13 | 7;
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+
+/// The calling thread's I/O class and priority (ioprio_get(2)).
+pub fn io_priority() -> io::Result<libc::c_int> {
+    // SAFETY: integers only; 0 is the calling thread.
+    let found = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) };
+    check(libc::c_int::try_from(found).unwrap_or(-1))
+}
+
+/// Sets it, for the calling thread and those that it starts (ioprio_set(2)).
+pub fn set_io_priority(priority: libc::c_int) -> io::Result<()> {
+    // SAFETY: as above.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) };
+    check(libc::c_int::try_from(done).unwrap_or(-1))?;
+    Ok(())
+}
+
 /// True if whoever started us had this signal ignored, as nohup(1) does.
 pub fn signal_ignored(signal: libc::c_int) -> bool {
     // SAFETY: sigaction is a struct of integers, for which zero is a value.

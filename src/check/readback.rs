@@ -12,6 +12,7 @@ use crate::block::Block;
 use crate::direct::{AlignedBuffer, DirectReader};
 use crate::error::{Error, Result, quoted};
 use crate::job::Job;
+use crate::pace::{Pace, Rate, Side};
 use crate::sys;
 
 /// Enough of a BLAKE3 digest to tell any two blocks apart that were not made to collide.
@@ -54,11 +55,12 @@ impl Ledger {
 
     /// Reads `file` back, where the copy begins at `base`. Fails if it is not what was read from the
     /// source. Gives a word on it if what was read may have come from the cache.
-    pub fn verify(self, job: &Job, name: &Path, file: &File, base: u64) -> Result<Option<String>> {
+    pub fn verify(self, job: &Job, name: &Path, file: &File, base: u64, pace: &Pace) -> Result<Option<String>> {
         let fail = |e| Error::io("reading back", name, e);
-        let reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        let mut reader = DirectReader::reread(file.try_clone().map_err(fail)?).map_err(fail)?;
+        pace.idle.iter().for_each(|idle| reader.yield_at(idle));
         let cached = if reader.is_direct() { Some(0) } else { sys::cached_pages(file, 0, 0).ok() };
-        let compared = self.compare(&reader, base, job.queue_depth, job.block_size);
+        let compared = self.compare(&reader, base, job, &pace.rate);
         let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
         reader.finish().map_err(fail)?;
         let Some(Mismatch { first, blocks, of }) = mismatch else {
@@ -79,8 +81,8 @@ impl Ledger {
         self,
         reader: &DirectReader,
         base: u64,
-        workers: usize,
-        block_size: usize,
+        job: &Job,
+        rate: &Rate,
     ) -> std::result::Result<Option<Mismatch>, Failed> {
         let mut entries = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         entries.sort_unstable_by_key(|entry| entry.offset);
@@ -89,12 +91,12 @@ impl Ledger {
         let wrong: Mutex<Vec<u64>> = Mutex::default();
         let work = || {
             let result = || -> std::result::Result<(), Failed> {
-                let room = reader.room(0, block_size);
+                let room = reader.room(0, job.block_size);
                 let mut buffer = AlignedBuffer::new(room).map_err(|e| (base, e))?;
                 loop {
                     let entry = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(entry) = entry.filter(|_| !stop.load(Ordering::Relaxed)) else { return Ok(()) };
-                    if !holds(reader, &mut buffer, base, entry, block_size)? {
+                    if !holds(reader, &mut buffer, base, entry, job.block_size, rate)? {
                         wrong.lock().unwrap_or_else(PoisonError::into_inner).push(entry.offset);
                     }
                 }
@@ -105,7 +107,7 @@ impl Ledger {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..workers.min(entries.len()) {
+            for _ in 1..job.queue_depth.min(entries.len()) {
                 if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
                     break;
                 }
@@ -128,6 +130,7 @@ fn holds(
     base: u64,
     entry: &Entry,
     block_size: usize,
+    rate: &Rate,
 ) -> std::result::Result<bool, Failed> {
     let mut done = 0;
     while done < entry.len {
@@ -142,6 +145,7 @@ fn holds(
             }
         }
         let len = (entry.len - done).min(block_size as u64) as usize;
+        rate.wait(Side::Read, len);
         let read = reader.read_block(buffer, 0, at, len).map_err(|e| (at, e))?;
         let bytes = &buffer[..read];
         let good = match entry.digest {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, size};
 use crate::event::Observer;
 use crate::job::{Job, Sparse};
 use crate::origin::Origin;
+use crate::pace::Idle;
 use crate::standing::Standing;
 use crate::sys;
 use crate::turnstile::Turnstile;
@@ -204,6 +205,10 @@ impl Destination for FileDestination<'_> {
 
     fn file(&self) -> Option<&File> {
         Some(&self.file)
+    }
+
+    fn yield_at(&mut self, idle: &Arc<Idle>) {
+        self.writer.yield_at(idle);
     }
 
     fn resumed(&self) -> u64 {

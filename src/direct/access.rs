@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::medium::Medium;
 use super::{Alignment, Direct, Refused, Traffic};
+use crate::pace::Idle;
 use crate::sys;
 
 /// The ways to reach a file, best first; a refusal moves on to the next.
@@ -39,6 +40,8 @@ pub(crate) struct Access {
     medium: Box<dyn Medium>,
     alignment: Alignment,
     policy: Direct,
+    /// Every transfer passes there first.
+    idle: Option<Arc<Idle>>,
     way: AtomicU8,
     why: OnceLock<String>,
     /// For the ways that drop what they read: nobody had any of it cached when that began.
@@ -110,6 +113,7 @@ impl Access {
             medium,
             alignment,
             policy,
+            idle: None,
             way: AtomicU8::new(way as u8),
             why: OnceLock::new(),
             alone: OnceLock::new(),
@@ -129,6 +133,19 @@ impl Access {
     pub fn fake(disk: super::fake::FakeDisk, policy: Direct) -> Self {
         let alignment = disk.alignment();
         Self::with(Box::new(disk), alignment, policy, Way::Direct, None)
+    }
+
+    /// From now on every transfer waits at this gate.
+    pub fn yield_at(&mut self, idle: &Arc<Idle>) {
+        self.idle = Some(idle.clone());
+    }
+
+    /// Waits until `len` bytes, or a part of them, may be moved by `transfer`.
+    fn in_turn<T>(&self, len: usize, transfer: impl FnOnce(usize) -> T) -> T {
+        let turn = self.idle.as_ref().map(|idle| idle.enter());
+        let unit = if self.aligned() { self.alignment.offset } else { 1 };
+        let most = turn.as_ref().map_or(usize::MAX, |turn| turn.most()) as u64;
+        transfer(len.min((most - most % unit).max(unit) as usize))
     }
 
     pub fn medium(&self) -> &dyn Medium {
@@ -217,7 +234,8 @@ impl Access {
         let (mut done, mut stuck) = (0, 0);
         while done < data.len() {
             let (way, rest) = (self.way(), &data[done..]);
-            let mut moved = match self.medium.write_at(rest, at + done as u64, way == Way::DontCache) {
+            let write = |len| self.medium.write_at(&rest[..len], at + done as u64, way == Way::DontCache);
+            let mut moved = match self.in_turn(rest.len(), write) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if self.fall_back(way, &e)? => continue,
                 other => other?,
@@ -334,7 +352,9 @@ impl Access {
         let end = if aligned { buffer.len() } else { needed };
         let mut done = 0;
         loop {
-            let moved = match self.medium.read_at(&mut buffer[done..end], at + done as u64, way == Way::DontCache) {
+            let rest = &mut buffer[done..end];
+            let read = |len| self.medium.read_at(&mut rest[..len], at + done as u64, way == Way::DontCache);
+            let moved = match self.in_turn(end - done, read) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if self.fall_back(way, &e)? => return Ok(None),
                 other => other?,

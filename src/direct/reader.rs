@@ -3,9 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::access::{Access, open};
 use super::{AlignedBuffer, Alignment, Direct, Traffic};
+use crate::pace::Idle;
 use crate::sys;
 
 /// Reads a file by ranges of any offset and length, from any number of threads.
@@ -24,6 +26,11 @@ impl DirectReader {
     pub(crate) fn reread(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
         Access::new(file, refused, Direct::Auto, false).map(Self)
+    }
+
+    /// From now on every read waits at this gate.
+    pub(crate) fn yield_at(&mut self, idle: &Arc<Idle>) {
+        self.0.yield_at(idle);
     }
 
     /// Where the next data begin, at `at` or behind.

@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::access::{Access, open};
 use super::{AlignedBuffer, Alignment, Direct, Traffic};
+use crate::pace::Idle;
 use crate::sys;
 
 /// Bytes per write of the sequential face. Larger is hardly faster; 1 MiB is half as fast.
@@ -132,6 +133,11 @@ impl DirectWriter {
             unit.offset = page;
         }
         Ok(Self::on(access, unit, owned, existing))
+    }
+
+    /// From now on every write waits at this gate.
+    pub(crate) fn yield_at(&mut self, idle: &Arc<Idle>) {
+        self.access.yield_at(idle);
     }
 
     fn on(access: Access, unit: Alignment, owned: bool, existing: u64) -> Self {

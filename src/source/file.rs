@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Course, Source};
 use crate::block::{Block, Layout};
@@ -12,6 +12,7 @@ use crate::direct::{Direct, DirectReader, Resident, Traffic};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::origin::Identity;
+use crate::pace::Idle;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -176,6 +177,14 @@ impl Source for FileSource {
     fn begin(&mut self, _layout: &Layout, course: Course) {
         let claimed = self.claimed.get_mut().unwrap_or_else(PoisonError::into_inner);
         (claimed.offset, claimed.number) = (course.from, course.number);
+    }
+
+    fn yield_at(&mut self, idle: &Arc<Idle>) {
+        self.reader.yield_at(idle);
+    }
+
+    fn serial(&self) -> bool {
+        false
     }
 
     fn length(&self) -> Option<u64> {

@@ -331,6 +331,10 @@ impl Source for UrlSource<'_> {
         self.connections
     }
 
+    fn serial(&self) -> bool {
+        self.connections == 1
+    }
+
     fn length(&self) -> Option<u64> {
         self.len
     }

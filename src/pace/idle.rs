@@ -1,0 +1,225 @@
+//! `--idle`: only what nobody else wants of the disks.
+//!
+//! Every transfer to or from a disk passes here ([`Idle::enter`]). Two modes:
+//!
+//! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the transfers under way are let run
+//!   out, and in the moment of quiet that follows it looks whether the disks work all the same: then
+//!   somebody else wants them.
+//! - **yielding**: one small transfer at a time, and after each a pause of twice the time that such a one
+//!   takes. So two thirds of the time the disk is everybody else's, they never wait for more than one small
+//!   transfer, and a disk that gets slower gets less to do. What the disks do in the pauses are
+//!   others' transfers; when there are none for a while, it is alone again.
+//!
+//! This needs no help from the I/O scheduler. Where that knows the idle class (mq-deadline, BFQ), large
+//! transfers get it on top. Small ones do not: they would wait until nobody has anything in the queue
+//! (beside a random reader under mq-deadline 165 MB/s instead of 215, and single ones for 28 ms), and the
+//! pauses do as well.
+
+mod disks;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use disks::Disks;
+
+use crate::sys;
+
+/// How often it looks while it is alone.
+const EVERY: Duration = Duration::from_millis(100);
+/// How long a look is: long enough for a random reader's dozen of transfers on flash; on a spinning disk
+/// the one that is under way shows.
+const LOOK: Duration = Duration::from_millis(2);
+/// Bytes of a transfer while it yields. Of 64, 80, 96, 128, 192, 256 and 384 KiB with pauses of 1 to 3
+/// times, this is the fastest beside which a random reader's p99 stays well below twice that of a reader
+/// alone (on the virtual flash disk where benches/RESULTS.md was measured).
+const SMALL: usize = 96 << 10;
+/// Pauses while it yields, as a multiple of what the transfer took.
+const PAUSE: u32 = 2;
+/// Who waits for the gate while it yields looks again so often: whoever is through goes on alone, and
+/// need not wake the others after each of thousands of transfers.
+const PATIENT: Duration = Duration::from_millis(2);
+/// Without transfers of others for so long it is alone; longer each time that this was too early.
+const PATIENCE: Duration = Duration::from_millis(250);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(8);
+/// As few transfers of others as this are the filesystem's own, of what the copy did to it.
+const OWN: u64 = 2;
+
+thread_local! {
+    /// The I/O class that this thread was given here.
+    static CLASS: Cell<i32> = const { Cell::new(0) };
+}
+
+/// The gate that transfers pass.
+pub struct Idle {
+    disks: Disks,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The I/O class and priority that the caller had before; None: it cannot be changed.
+    class: Option<i32>,
+}
+
+struct State {
+    alone: bool,
+    /// Transfers under way; while yielding also the pause after one.
+    inside: usize,
+    /// When it looked last, or while yielding: since when it counts.
+    looked: Instant,
+    /// Transfers of others, counted while yielding.
+    seen: u64,
+    patience: Duration,
+    /// What a transfer takes while it yields, less what is out of the ordinary.
+    usual: Duration,
+    /// When the mode changed last.
+    since: Instant,
+    /// What to tell the user.
+    news: Vec<String>,
+}
+
+impl Idle {
+    /// Watches the disks under these files, and puts the calling thread and those that it starts into the
+    /// idle I/O class.
+    pub fn new(files: &[&File]) -> Self {
+        let disks = Disks::of(files);
+        let now = Instant::now();
+        let state = State {
+            alone: disks.tell(),
+            inside: 0,
+            looked: now.checked_sub(EVERY).unwrap_or(now),
+            seen: 0,
+            patience: PATIENCE,
+            usual: Duration::from_millis(1),
+            since: now,
+            news: vec![format!("--idle: {}", disks.describe())],
+        };
+        let class = sys::io_priority().ok();
+        // What refuses it (a container's filter) does without.
+        let class = class.filter(|_| sys::set_io_priority(sys::IO_CLASS_IDLE).is_ok());
+        CLASS.set(if class.is_some() { sys::IO_CLASS_IDLE } else { 0 });
+        Self { disks, state: Mutex::new(state), changed: Condvar::new(), class }
+    }
+
+    /// Waits until a transfer may begin. It ends when the [`Turn`] is dropped.
+    pub fn enter(&self) -> Turn<'_> {
+        let mut state = self.lock();
+        loop {
+            let due = state.alone && state.looked.elapsed() >= EVERY;
+            if due && state.inside == 0 {
+                self.look(&mut state);
+                continue;
+            }
+            if state.inside == 0 || state.alone && !due {
+                break;
+            }
+            state = match state.alone {
+                true => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                false => self.changed.wait_timeout(state, PATIENT).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        state.inside += 1;
+        let yielding = !state.alone;
+        drop(state);
+        self.belong(yielding);
+        Turn { idle: self, yielding, began: Instant::now() }
+    }
+
+    /// Puts the calling thread into the I/O class of the mode.
+    fn belong(&self, yielding: bool) {
+        let wanted = if yielding { sys::IO_CLASS_LAST } else { sys::IO_CLASS_IDLE };
+        if self.class.is_some() && CLASS.get() != wanted && sys::set_io_priority(wanted).is_ok() {
+            CLASS.set(wanted);
+        }
+    }
+
+    /// How long to leave the disk alone after a transfer that took so long.
+    fn pause(state: &mut State, took: Duration) -> Duration {
+        // A disk that hangs for a moment is no busy one.
+        let took = took.min(2 * state.usual);
+        state.usual = if took < state.usual { took } else { state.usual + (took - state.usual) / 32 };
+        took * PAUSE
+    }
+
+    /// Is somebody else there? None of our own transfers is under way.
+    fn look(&self, state: &mut State) {
+        let mut seen = self.disks.during(LOOK);
+        if seen == 1 {
+            seen += self.disks.during(LOOK); // it may be the filesystem's own
+        }
+        state.looked = Instant::now();
+        self.changed.notify_all(); // those who waited for this
+        if seen >= OWN {
+            let soon = state.since.elapsed() < 2 * LONGEST_PATIENCE && state.patience < LONGEST_PATIENCE;
+            state.patience = if soon { state.patience * 2 } else { PATIENCE };
+            self.turn(state, false, &format!("others use {}: yielding", self.disks.describe_briefly()));
+        }
+    }
+
+    /// While yielding: so many transfers of others in the pause that ends.
+    fn count(&self, state: &mut State, seen: u64) {
+        state.seen += seen;
+        if state.looked.elapsed() < state.patience {
+            return;
+        }
+        if state.seen <= OWN && self.disks.tell() {
+            let quiet = state.patience.as_secs_f64();
+            self.turn(state, true, &format!("nobody else for {quiet} s: alone"));
+        }
+        (state.seen, state.looked) = (0, Instant::now());
+    }
+
+    fn turn(&self, state: &mut State, alone: bool, what: &str) {
+        (state.alone, state.seen, state.since) = (alone, 0, Instant::now());
+        state.news.push(format!("--idle: {what}"));
+    }
+
+    /// What it saw since it was last asked.
+    pub fn news(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().news)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // The thread may be a caller's. The class was its own, so it is not refused.
+        let _ = self.class.map(sys::set_io_priority);
+    }
+}
+
+/// One transfer.
+pub struct Turn<'a> {
+    idle: &'a Idle,
+    yielding: bool,
+    began: Instant,
+}
+
+impl Turn<'_> {
+    /// The most bytes that it should move.
+    pub fn most(&self) -> usize {
+        if self.yielding { SMALL } else { usize::MAX }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let idle = self.idle;
+        let mut state = idle.lock();
+        if self.yielding {
+            let pause = Idle::pause(&mut state, self.began.elapsed());
+            drop(state); // nobody else is inside, and nobody comes in
+            let seen = idle.disks.during(pause);
+            state = idle.lock();
+            idle.count(&mut state, seen);
+        }
+        state.inside -= 1;
+        let wake = state.alone;
+        drop(state);
+        if wake {
+            idle.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the disks under a copy are doing, by the kernel's own count
+//! (Documentation/block/stat.rst, Documentation/admin-guide/iostats.rst).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Disks, by name; each with its open counters.
+pub struct Disks(BTreeMap<String, File>);
+
+impl Disks {
+    /// The disks that hold these files, or are these devices: those at the bottom, and what lies between.
+    /// Where the kernel does not say which one it is (btrfs, overlay, a network), all that there are.
+    pub fn of(files: &[&File]) -> Self {
+        let mut disks = Self(BTreeMap::new());
+        let known = files.iter().all(|file| file.metadata().is_ok_and(|found| disks.add(device(&found))));
+        if !known {
+            for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+                disks.add_at(&entry.path());
+            }
+        }
+        disks
+    }
+
+    /// By device number. False: there is no such disk, or it does not count.
+    fn add(&mut self, device: u64) -> bool {
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let Ok(at) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else { return false };
+        // Of a partition, the whole disk: that is what others use too.
+        let disk = if at.join("partition").exists() { at.parent() } else { Some(&*at) };
+        disk.is_some_and(|disk| self.add_at(disk))
+    }
+
+    fn add_at(&mut self, disk: &Path) -> bool {
+        let counts = fs::read_to_string(disk.join("queue/iostats")).is_ok_and(|on| on.trim() == "1");
+        let (Some(name), Ok(stat)) = (disk.file_name(), File::open(disk.join("stat"))) else { return false };
+        let name = name.to_string_lossy().into_owned();
+        // What lies under a loop device, a logical volume, an array, an encrypted disk.
+        let backing = fs::read_to_string(disk.join("loop/backing_file"));
+        let below = fs::read_dir(disk.join("slaves")).into_iter().flatten().flatten();
+        let below: Vec<PathBuf> = below.filter_map(|entry| fs::canonicalize(entry.path()).ok()).collect();
+        if !counts || self.0.insert(name, stat).is_some() {
+            return counts;
+        }
+        let backed = backing.map_or(true, |path| fs::metadata(path.trim()).is_ok_and(|found| self.add(device(&found))));
+        below.iter().all(|disk| self.add_at(disk)) && backed
+    }
+
+    /// True if others' transfers can be seen.
+    pub fn tell(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Waits, and counts the transfers that ended or are under way at the end.
+    pub fn during(&self, time: Duration) -> u64 {
+        let before = self.ended();
+        std::thread::sleep(time);
+        let (after, under_way) = self.now();
+        after.saturating_sub(before) + under_way
+    }
+
+    fn ended(&self) -> u64 {
+        self.now().0
+    }
+
+    /// Transfers that ended, and that are under way.
+    fn now(&self) -> (u64, u64) {
+        let mut counts = (0, 0);
+        for stat in self.0.values() {
+            let mut text = [0; 256];
+            let len = stat.read_at(&mut text, 0).unwrap_or(0);
+            let text = String::from_utf8_lossy(&text[..len]);
+            let figures: Vec<u64> = text.split_ascii_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+            let figure = |n: usize| figures.get(n).copied().unwrap_or(0);
+            counts.0 += figure(0) + figure(4); // reads, writes
+            counts.1 += figure(8); // in flight
+        }
+        counts
+    }
+
+    /// For -v.
+    pub fn describe(&self) -> String {
+        match self.tell() {
+            true => format!("watching what others do with {}", self.describe_briefly()),
+            false => "the kernel does not tell what others do with the disk: yielding all the time".to_string(),
+        }
+    }
+
+    /// Their names.
+    pub fn describe_briefly(&self) -> String {
+        self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The device that a file is, or that it lies on.
+fn device(found: &Metadata) -> u64 {
+    if found.file_type().is_block_device() { found.rdev() } else { found.dev() }
+}

@@ -1,0 +1,173 @@
+//! `--rate-limit`: so many bytes per second, evenly.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Whoever comes late may make up for so much; the rest is lost, so that no burst follows a stall.
+const SLACK: Duration = Duration::from_millis(1);
+/// So much slower than the limit that, with the slack, no tenth of a second sees more than its share
+/// and one block.
+const MARGIN: f64 = 0.99;
+/// About so many blocks a second, if they are not to be smaller than this: a disk is never busy with one
+/// for long, and there is no burst.
+const BLOCKS: u64 = 4000;
+const SMALLEST: u64 = 64 << 10;
+/// Bytes per second that one worker can move in such blocks on a flash disk. One is kinder than two: who
+/// shares the disk never waits for more than one block.
+const WORKER: u64 = 300_000_000;
+
+/// Reading and writing, each at most at the rate: a block begins when the time of the one before it
+/// has passed, whichever worker has it.
+pub struct Rate {
+    limit: Option<f64>,
+    sides: [Mutex<Instant>; 2],
+    /// Sources that hand out their bytes one block after another are waited for here: workers that were
+    /// let in, and waited there for a producer, would all read at once when he goes on.
+    serial: Option<Mutex<()>>,
+    over: (Mutex<bool>, Condvar),
+}
+
+/// Which limit a block falls under.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// Bytes from the source.
+    Read,
+    /// Bytes to the destination.
+    Write,
+}
+
+/// The block size in bytes, and the number of blocks in flight, that suit a limit; at most the usual ones.
+pub fn blocks(limit: u64, usual: (u64, u64)) -> (u64, u64) {
+    let even = (limit / BLOCKS).max(SMALLEST);
+    (usual.0.min(1 << even.ilog2()), usual.1.min(limit.div_ceil(WORKER)))
+}
+
+impl Rate {
+    /// `limit`: bytes per second; None: no limit. `serial`: the source is read by one worker at a time.
+    pub fn new(limit: Option<u64>, serial: bool) -> Self {
+        let now = Instant::now();
+        let serial = (limit.is_some() && serial).then(Mutex::default);
+        let limit = limit.map(|limit| limit as f64 * MARGIN);
+        Self { limit, sides: [Mutex::new(now), Mutex::new(now)], serial, over: Default::default() }
+    }
+
+    /// Waits until `bytes` may move.
+    pub fn wait(&self, side: Side, bytes: usize) {
+        let Some(cost) = self.cost(bytes) else { return };
+        let now = Instant::now();
+        // Writes fall halfway between two reads: a disk that has both rests in between.
+        let halfway = match side {
+            Side::Read => None,
+            Side::Write => self.next(Side::Read).checked_sub(cost / 2),
+        };
+        let begin = {
+            let mut next = self.next(side);
+            let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now)).max(halfway.unwrap_or(now));
+            *next = begin + cost;
+            begin
+        };
+        let (over, ended) = &self.over;
+        let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(left) = begin.checked_duration_since(Instant::now()).filter(|left| !left.is_zero() && !*over) {
+            over = ended.wait_timeout(over, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Of what it waited for, so many bytes did not move: holes, the end.
+    pub fn give_back(&self, side: Side, bytes: usize) {
+        if let Some(cost) = self.cost(bytes) {
+            let mut next = self.next(side);
+            *next = next.checked_sub(cost).unwrap_or(*next);
+        }
+    }
+
+    /// Held while a block is read.
+    pub fn serial(&self) -> Option<MutexGuard<'_, ()>> {
+        self.serial.as_ref().map(|serial| serial.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The copy is over before its time: nobody waits on.
+    pub fn shut(&self) {
+        *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.over.1.notify_all();
+    }
+
+    fn next(&self, side: Side) -> MutexGuard<'_, Instant> {
+        self.sides[side as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cost(&self, bytes: usize) -> Option<Duration> {
+        // Never so long that clocks cannot add it up.
+        self.limit.map(|limit| Duration::from_secs_f64((bytes as f64 / limit).min(1e9)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_shrink_with_the_rate() {
+        for (limit, size, depth) in [
+            (1, 64 << 10, 1),
+            (100 << 20, 64 << 10, 1),
+            (300_000_000, 64 << 10, 1),
+            (550_000_000, 128 << 10, 2),
+            (2 << 30, 512 << 10, 4),
+            (20 << 30, 4 << 20, 4),
+            (u64::MAX, 4 << 20, 4),
+        ] {
+            assert_eq!(blocks(limit, (4 << 20, 4)), (size, depth), "{limit}");
+        }
+    }
+
+    #[test]
+    fn no_tenth_of_a_second_sees_more_than_its_share_and_one_block() {
+        const LIMIT: u64 = 200_000_000;
+        const BLOCK: usize = 64 << 10;
+        let rate = Rate::new(Some(LIMIT), false);
+        let moved = Mutex::new(Vec::new());
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (rate, moved) = (&rate, &moved);
+                scope.spawn(move || {
+                    for i in 0..200 {
+                        rate.wait(Side::Read, BLOCK);
+                        moved.lock().unwrap_or_else(PoisonError::into_inner).push(started.elapsed());
+                        if i % 50 == worker {
+                            std::thread::sleep(Duration::from_millis(20)); // nothing is made up for
+                        }
+                        if i % 7 == 0 {
+                            rate.give_back(Side::Read, BLOCK); // a hole
+                        }
+                    }
+                });
+            }
+        });
+        let took = started.elapsed().as_secs_f64();
+        let mut moved = moved.into_inner().unwrap_or_else(PoisonError::into_inner);
+        moved.sort();
+        let paid = 4 * 200 - 4 * 29;
+        assert!(took >= (paid - 1) as f64 * BLOCK as f64 / LIMIT as f64, "{took} s");
+        // Blocks that were given back took no time; each may be in a window of its own.
+        for (i, begin) in moved.iter().enumerate() {
+            let window = moved[i..].iter().take_while(|at| **at - *begin <= Duration::from_millis(100)).count();
+            let most = LIMIT as f64 * 0.1 / BLOCK as f64 / (1.0 - 29.0 / 200.0) + 1.0 + 4.0;
+            assert!((window as f64) <= most, "{window} blocks after {begin:?}, {most} allowed");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_when_it_is_over() {
+        let rate = Rate::new(Some(1), true);
+        rate.wait(Side::Write, 1000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| rate.wait(Side::Write, 1)); // 1000 s
+            rate.shut();
+        });
+        let none = Rate::new(None, true);
+        (0..1000).for_each(|_| none.wait(Side::Read, usize::MAX));
+        assert!(none.serial().is_none());
+    }
+}
