@@ -223,7 +223,7 @@ fn the_readme_names_every_option_status_and_example_and_no_other() {
     for option in &known {
         assert!(["--help", "--version"].contains(&option.as_str()) || readme.contains(option), "README lacks {option}");
     }
-    let others = ["--release", "--bench", "--test", "--path", "--flush", "--no-default-features"]; // cargo's and the peers'
+    let others = ["--release", "--bench", "--test", "--path", "--flush", "--no-default-features", "--readme"]; // cargo's and the peers'
     for option in options_in(&readme) {
         assert!(known.contains(&option) || others.contains(&option.as_str()), "README has {option}");
     }

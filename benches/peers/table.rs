@@ -1,0 +1,236 @@
+//! The figures as text: for the terminal, RESULTS.md and the README.
+
+use crate::results::{Case, Frontier, Results, Row, median, range};
+
+/// The README's cases, in its order.
+const MAIN: [&str; 14] = [
+    "file-4k",
+    "file-1m",
+    "file-64m",
+    "file-1g",
+    "file-8g",
+    "hot-1g",
+    "half-hot-1g",
+    "dirty-1g",
+    "sparse-64g",
+    "pipe-in",
+    "pipe-out",
+    "verify",
+    "4kn-1g",
+    "zram-1g",
+];
+
+/// The README's peers: how it calls them, and how the rows begin that they are the best of.
+const COLUMNS: [(&str, &[&str]); 8] = [
+    ("dd direct, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
+    ("uutils dd", &["uutils"]),
+    ("cp", &["cp "]),
+    ("xcp", &["xcp"]),
+    ("mbuffer", &["mbuffer"]),
+    ("qemu-img", &["qemu-img"]),
+    ("nbdcopy", &["nbdcopy"]),
+    ("ddrescue", &["ddrescue"]),
+];
+
+/// Cases that the README shows in full.
+const IN_FULL: [&str; 4] = ["file-1g", "proof", "url", "residency"];
+
+/// What people call these many bytes.
+pub fn size(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..0x400 => (1, "bytes"),
+        0x400..0x10_0000 => (1 << 10, "KiB"),
+        0x10_0000..0x4000_0000 => (1 << 20, "MiB"),
+        _ => (1 << 30, "GiB"),
+    };
+    match bytes % unit {
+        0 => format!("{} {name}", bytes / unit),
+        _ => format!("{:.1} {name}", bytes as f64 / unit as f64),
+    }
+}
+
+/// Three digits, more or less.
+pub fn seconds(value: f64) -> String {
+    match value {
+        ..0.01 => format!("{:.2} ms", value * 1000.0),
+        ..0.1 => format!("{:.1} ms", value * 1000.0),
+        ..1.0 => format!("{:.0} ms", value * 1000.0),
+        ..10.0 => format!("{value:.2} s"),
+        _ => format!("{value:.1} s"),
+    }
+}
+
+pub fn times(ratio: f64) -> String {
+    if ratio < 9.95 { format!("{ratio:.1} ×") } else { format!("{ratio:.0} ×") }
+}
+
+fn known<T>(value: Option<T>, shown: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "–".to_string(), shown)
+}
+
+fn cells(case: &Case) -> Vec<Vec<String>> {
+    let cached = case.rows.iter().any(|row| row.source_cached.is_some());
+    let mut head: Vec<String> =
+        ["", "wall", "spread", "", "CPU", "peak memory", "charged", "pages in, source + copy"].map(Into::into).into();
+    if cached {
+        head.push("source cached".into());
+    }
+    let line = |row: &Row| {
+        let (low, high) = case.spread(row);
+        let mut line = vec![
+            row.peer.clone(),
+            seconds(case.wall(row)),
+            format!("{} – {}", seconds(low), seconds(high)),
+            times(case.ratio(row)),
+            seconds(case.cpu(row)),
+            format!("{:.0} MiB", median(&row.peak_mib)),
+            known(row.charged_mib, |mib| format!("{mib:.0} MiB")),
+            known(row.pages, |(src, dst)| format!("{src} + {dst}")),
+        ];
+        if cached {
+            let percent = |share: f64| format!("{:.0} %", share * 100.0);
+            line.push(known(row.source_cached, |(a, b)| format!("{}, then {}", percent(a), percent(b))));
+        }
+        line
+    };
+    [vec![head], case.rows.iter().map(line).collect()].concat()
+}
+
+fn frontier_cells(frontier: &Frontier) -> Vec<Vec<String>> {
+    let head = ["", "copy", "spread", "reader's p50", "p99", "spread of p99"].map(Into::into).into();
+    let speed = |value: f64| format!("{:.0} MB/s", value / 1e6);
+    let line = frontier.points.iter().map(|point| {
+        let (slow, fast) = range(&point.speed);
+        let (low, high) = range(&point.p99);
+        let ms = |value: f64| seconds(value / 1000.0);
+        vec![
+            point.peer.clone(),
+            speed(median(&point.speed)),
+            format!("{} – {}", speed(slow), speed(fast)),
+            ms(median(&point.p50)),
+            ms(median(&point.p99)),
+            format!("{} – {}", ms(low), ms(high)),
+        ]
+    });
+    [head].into_iter().chain(line).collect()
+}
+
+/// In columns.
+fn aligned(cells: &[Vec<String>]) -> String {
+    let width = |column: usize| cells.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..cells[0].len()).map(width).collect();
+    let mut out = String::new();
+    for line in cells {
+        let mut text = format!("{:<width$}", line[0], width = widths[0]);
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
+            text += &format!("  {cell:>width$}");
+        }
+        out += text.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+fn markdown(cells: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"));
+    let rule = format!("|{}\n", "---|".repeat(cells[0].len()));
+    let body: String = cells[1..].iter().map(|cells| line(cells)).collect();
+    line(&cells[0]) + &rule + &body
+}
+
+/// A case on the terminal.
+pub fn text(case: &Case) -> String {
+    let rounds = case.own().wall.len();
+    let said: String = case.said.iter().map(|said| format!("{said}\n")).collect();
+    format!("{}: {} ({rounds} rounds in turn, medians)\n{}{said}", case.name, case.title, aligned(&cells(case)))
+}
+
+pub fn frontier_text(frontier: &Frontier) -> String {
+    let rounds = frontier.points[0].p99.len();
+    let said: String = frontier.said.iter().map(|said| format!("{said}\n")).collect();
+    format!("{} ({rounds} rounds in turn, medians)\n{}{said}", frontier.title, aligned(&frontier_cells(frontier)))
+}
+
+const METHOD: &str = "\
+<!-- Made by `cargo bench -- --readme` out of results.json; a test holds it to that. -->
+
+# What was measured
+
+`cargo bench -- --readme [CASE…]` measures all cases, or these, anew and makes this page, the charts and the README's
+table; `cargo bench -- --redraw` only makes the pages from `results.json`, which has every round's own figures.
+
+- The commands of a case run in turn, A B C A B C, so that a disk that is shared and drifts does so for all of them.
+  Before each run the old copy is deleted, the filesystem is synced, and the source's pages are dropped, or read in.
+- All commands end when the data are on the medium. Where a tool has no such option, `sync` waits for the file.
+- Wall: median, and the least and the most, of the rounds. × is that time beside the first line's. Where a run makes
+  several copies, the figures are those of one.
+- CPU: user and system time, mean of the rounds; the clock ticks every 10 ms. Peak memory: of the largest process.
+- A round before those warms up, compares the bytes, and is the only one in which are measured: *charged*, the memory
+  charged to a cgroup at most, page cache included; and *pages in*, those that the kernel put into the page cache, of
+  the source and of the copy (4 KiB each), which slows down those who use it.
+- fio is no copy: it only reads, or only writes, the same bytes, 8 × 4 MiB in flight, by its own clock.
+";
+
+/// All tables.
+pub fn results_md(results: &Results) -> String {
+    let mut out = METHOD.to_string();
+    let listed = |commands: Vec<(&str, &str)>| -> String {
+        let lines: String = commands.iter().map(|(peer, command)| format!("- {peer}: `{command}`\n")).collect();
+        format!("\n<details><summary>Commands</summary>\n\n{lines}\n</details>\n")
+    };
+    let noted = |said: &[String]| -> String {
+        let lines: String = said.iter().map(|said| format!("- {said}\n")).collect();
+        if lines.is_empty() { lines } else { format!("\n{lines}") }
+    };
+    for case in &results.cases {
+        let rounds = case.own().wall.len();
+        out += &format!("\n## {}: {}\n\n", case.name, case.title);
+        out += &format!("{}, {} rounds, {}\n\n", case.date, rounds, case.machine);
+        out += &markdown(&cells(case));
+        out += &noted(&case.said);
+        out += &listed(case.rows.iter().map(|row| (row.peer.as_str(), row.command.as_str())).collect());
+    }
+    if let Some(frontier) = &results.frontier {
+        out += &format!("\n## neighbours: {}\n\n", frontier.title);
+        out += &format!("{}, {} rounds, {}\n\n", frontier.date, frontier.points[0].p99.len(), frontier.machine);
+        out += &markdown(&frontier_cells(frontier));
+        out += &noted(&frontier.said);
+        out += &listed(frontier.points.iter().map(|point| (point.peer.as_str(), point.command.as_str())).collect());
+    }
+    out
+}
+
+/// What stands between the README's markers.
+pub fn readme(results: &Results) -> String {
+    let main: Vec<&Case> = MAIN.iter().filter_map(|name| results.case(name)).collect();
+    let mut out = String::from(
+        "`cargo bench -- --readme` measures and makes all of this; the conditions, the spreads and the cases that are\n\
+         not here are in [benches/RESULTS.md](benches/RESULTS.md). Every command in turn with the others, medians; all\n\
+         copies end on the medium. × is a peer's time beside dio-cp's.\n\n",
+    );
+    let best = |case: &Case, begins: &[&str]| {
+        let rows = case.rows.iter().filter(|row| begins.iter().any(|begin| row.peer.starts_with(begin)));
+        rows.map(|row| case.ratio(row)).min_by(f64::total_cmp)
+    };
+    let head: Vec<String> = ["", "dio-cp"].into_iter().chain(COLUMNS.map(|(name, _)| name)).map(Into::into).collect();
+    let line = |case: &&Case| {
+        let own = [case.title.clone(), seconds(case.wall(case.own()))];
+        let peers = COLUMNS.iter().map(|(_, begins)| known(best(case, begins), times));
+        own.into_iter().chain(peers).collect()
+    };
+    if !main.is_empty() {
+        let lines: Vec<Vec<String>> = main.iter().map(line).collect();
+        out += &markdown(&[vec![head], lines].concat());
+        out += "\n![Wall time of each tool in each case](benches/chart.svg)\n";
+    }
+    for case in IN_FULL.iter().filter_map(|name| results.case(name)) {
+        let mut cells = cells(case);
+        cells[0][0].clone_from(&case.title);
+        out += &format!("\n{}", markdown(&cells));
+    }
+    if results.frontier.is_some() {
+        out += "\nA random reader beside each copy, on the same disk:\n\n";
+        out += "![The reader's latency against the speed of the copy](benches/frontier.svg)\n";
+    }
+    out
+}
