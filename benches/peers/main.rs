@@ -75,9 +75,11 @@ fn main() {
         println!("cargo bench -- [--readme] [CASE…], --redraw or install-peers; cases: {}", order.join(" "));
         exit(2);
     }
-    if peer::find("time").is_none() {
-        println!("needs GNU time(1)");
-        exit(1);
+    for tool in ["time", "bash"] {
+        if peer::find(tool).is_none() {
+            println!("needs {tool}(1)");
+            exit(1);
+        }
     }
     let flag: Arc<AtomicBool> = INTERRUPTED.get_or_init(Arc::default).clone();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -151,14 +153,20 @@ fn run(task: &Task, date: &str) -> Result<Case, String> {
         task.peers.iter().partition(|peer| peer::find(peer.tool).is_some());
     let mut said: Vec<String> = task.said.iter().map(|said| (*said).to_string()).collect();
     said.extend(missing.iter().map(|peer| format!("left out: {}: {} is not installed", peer.name, peer.tool)));
-    let costs: Vec<Cost> = there.iter().map(|peer| bench.rehearse(peer)).collect();
-    let mut runs: Vec<Vec<Run>> = there.iter().map(|_| Vec::new()).collect();
+    let mut runs: Vec<(&Peer, Cost, Vec<Run>)> = Vec::new();
+    for peer in there {
+        match bench.rehearse(peer) {
+            Ok(cost) => runs.push((peer, cost, Vec::new())),
+            Err(why) if peer.name.starts_with("dio-cp") => panic!("{}: {why}", peer.name),
+            Err(why) => said.push(format!("left out: {}: {why}", peer.name)),
+        }
+    }
     for _ in 0..rounds(task.rounds) {
-        for (peer, runs) in there.iter().zip(&mut runs) {
+        for (peer, _, runs) in &mut runs {
             runs.push(bench.run(peer));
         }
     }
-    for why in costs.iter().flat_map(|cost| &cost.said) {
+    for why in runs.iter().flat_map(|(_, cost, _)| &cost.said) {
         if !said.contains(why) {
             said.push(why.clone());
         }
@@ -171,7 +179,7 @@ fn run(task: &Task, date: &str) -> Result<Case, String> {
         copies: task.copies,
         date: date.into(),
         machine: format!("{}, {}", machine(), place.label),
-        rows: there.iter().zip(costs).zip(runs).map(|((peer, cost), runs)| row(peer, &cost, &runs)).collect(),
+        rows: runs.iter().map(|(peer, cost, runs)| row(peer, cost, runs)).collect(),
         said,
     })
 }

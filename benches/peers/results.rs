@@ -113,9 +113,9 @@ impl Case {
         (low / self.copies as f64, high / self.copies as f64)
     }
 
-    /// Mean processor time of one copy: the clock's ticks of 10 ms are too coarse for a median.
+    /// Median processor time of one copy, in seconds.
     pub fn cpu(&self, row: &Row) -> f64 {
-        row.cpu.iter().sum::<f64>() / row.cpu.len() as f64 / self.copies as f64
+        median(&row.cpu) / self.copies as f64
     }
 
     /// How many times dio-cp's time.

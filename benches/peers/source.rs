@@ -147,14 +147,17 @@ pub fn cached(path: &Path) -> Option<f64> {
     Some(cached as f64 / all as f64)
 }
 
-/// Fails unless two files, or all files of two directories, have the same length and bytes. Where both
+/// Err unless two files, or all files of two directories, have the same length and bytes. Where both
 /// have a hole, nothing is read.
-pub fn require_same(src: &Path, dst: &Path, who: &str) {
+pub fn require_same(src: &Path, dst: &Path) -> Result<(), String> {
     for path in files(src) {
         let other = if src.is_dir() { dst.join(path.file_name().unwrap()) } else { dst.to_path_buf() };
-        let (a, b) = (File::open(&path).unwrap(), File::open(&other).unwrap());
-        let len = a.metadata().unwrap().len();
-        assert_eq!(b.metadata().unwrap().len(), len, "{who}: the length");
+        let b = File::open(&other).map_err(|error| format!("it made no copy: {error}"))?;
+        let a = File::open(&path).unwrap();
+        let (len, found) = (a.metadata().unwrap().len(), b.metadata().unwrap().len());
+        if found != len {
+            return Err(format!("its copy has {found} bytes instead of {len}"));
+        }
         let (mut here, mut there) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         let next_data = |at| {
             let data = |file| dio_cp::sys::seek_extent(file, at, libc::SEEK_DATA).unwrap().unwrap_or(len);
@@ -165,8 +168,11 @@ pub fn require_same(src: &Path, dst: &Path, who: &str) {
             let part = here.len().min((len - at) as usize);
             a.read_exact_at(&mut here[..part], at).unwrap();
             b.read_exact_at(&mut there[..part], at).unwrap();
-            assert!(here[..part] == there[..part], "{who}: the copy differs from {at} on");
+            if let Some(wrong) = (0..part).find(|i| here[*i] != there[*i]) {
+                return Err(format!("its copy differs at byte {} of {len}", at + wrong as u64));
+            }
             at = next_data(at + part as u64);
         }
     }
+    Ok(())
 }

@@ -64,6 +64,10 @@ pub fn times(ratio: f64) -> String {
     if ratio < 9.95 { format!("{ratio:.1} ×") } else { format!("{ratio:.0} ×") }
 }
 
+fn rounds(number: usize) -> String {
+    if number == 1 { "1 round".into() } else { format!("{number} rounds") }
+}
+
 fn known<T>(value: Option<T>, shown: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "–".to_string(), shown)
 }
@@ -140,15 +144,15 @@ fn markdown(cells: &[Vec<String>]) -> String {
 
 /// A case on the terminal.
 pub fn text(case: &Case) -> String {
-    let rounds = case.own().wall.len();
+    let rounds = rounds(case.own().wall.len());
     let said: String = case.said.iter().map(|said| format!("{said}\n")).collect();
-    format!("{}: {} ({rounds} rounds in turn, medians)\n{}{said}", case.name, case.title, aligned(&cells(case)))
+    format!("{}: {} ({rounds} in turn, medians)\n{}{said}", case.name, case.title, aligned(&cells(case)))
 }
 
 pub fn frontier_text(frontier: &Frontier) -> String {
-    let rounds = frontier.points[0].p99.len();
+    let rounds = rounds(frontier.points[0].p99.len());
     let said: String = frontier.said.iter().map(|said| format!("{said}\n")).collect();
-    format!("{} ({rounds} rounds in turn, medians)\n{}{said}", frontier.title, aligned(&frontier_cells(frontier)))
+    format!("{} ({rounds} in turn, medians)\n{}{said}", frontier.title, aligned(&frontier_cells(frontier)))
 }
 
 const METHOD: &str = "\
@@ -164,7 +168,7 @@ table; `cargo bench -- --redraw` only makes the pages from `results.json`, which
 - All commands end when the data are on the medium. Where a tool has no such option, `sync` waits for the file.
 - Wall: median, and the least and the most, of the rounds. × is that time beside the first line's. Where a run makes
   several copies, the figures are those of one.
-- CPU: user and system time, mean of the rounds; the clock ticks every 10 ms. Peak memory: of the largest process.
+- CPU: user and system time of all its processes. Peak memory: of the largest process.
 - A round before those warms up, compares the bytes, and is the only one in which are measured: *charged*, the memory
   charged to a cgroup at most, page cache included; and *pages in*, those that the kernel put into the page cache, of
   the source and of the copy (4 KiB each), which slows down those who use it.
@@ -183,16 +187,16 @@ pub fn results_md(results: &Results) -> String {
         if lines.is_empty() { lines } else { format!("\n{lines}") }
     };
     for case in &results.cases {
-        let rounds = case.own().wall.len();
+        let rounds = rounds(case.own().wall.len());
         out += &format!("\n## {}: {}\n\n", case.name, case.title);
-        out += &format!("{}, {} rounds, {}\n\n", case.date, rounds, case.machine);
+        out += &format!("{}, {rounds}, {}\n\n", case.date, case.machine);
         out += &markdown(&cells(case));
         out += &noted(&case.said);
         out += &listed(case.rows.iter().map(|row| (row.peer.as_str(), row.command.as_str())).collect());
     }
     if let Some(frontier) = &results.frontier {
         out += &format!("\n## neighbours: {}\n\n", frontier.title);
-        out += &format!("{}, {} rounds, {}\n\n", frontier.date, frontier.points[0].p99.len(), frontier.machine);
+        out += &format!("{}, {}, {}\n\n", frontier.date, rounds(frontier.points[0].p99.len()), frontier.machine);
         out += &markdown(&frontier_cells(frontier));
         out += &noted(&frontier.said);
         out += &listed(frontier.points.iter().map(|point| (point.peer.as_str(), point.command.as_str())).collect());
