@@ -39,6 +39,8 @@ pub const STYLE: &str = "\
   .own { fill: #0969da }
   .peer { fill: #9aa4af }
   .limit { fill: none; stroke: #9aa4af; stroke-dasharray: 3 2 }
+  .hollow { fill: none; stroke: #9aa4af; stroke-width: 1.5 }
+  .name { paint-order: stroke; stroke: #ffffff; stroke-width: 3px; stroke-linejoin: round }
   .line { stroke: #1f2328; fill: none }
   .grid { stroke: #d1d9e0; fill: none }
   .edge { stroke: #0969da; stroke-dasharray: 5 4; fill: none }
@@ -48,6 +50,8 @@ pub const STYLE: &str = "\
     .own { fill: #4493f8 }
     .peer { fill: #656c76 }
     .limit { stroke: #8b949e }
+    .hollow { stroke: #656c76 }
+    .name { stroke: #0d1117 }
     .line { stroke: #f0f6fc }
     .grid { stroke: #3d444d }
     .edge { stroke: #4493f8 }
@@ -123,6 +127,6 @@ fn bar(case: &Case, row: &Row, y: f64, scale: f64, own: bool) -> String {
         "<path d=\"M{left:.1} {middle}H{right:.1}M{left:.1} {a}v6M{right:.1} {a}v6\" class=\"line\"/>\n",
         a = middle - 3.0
     );
-    let ratio = if own { String::new() } else { format!("  {}", times(case.ratio(row))) };
+    let ratio = if own { String::new() } else { format!(" · {}", times(case.ratio(row))) };
     out + &text(right.max(BARS + wall) + 6.0, middle + 4.0, "faint", "start", &(seconds(case.wall(row)) + &ratio))
 }

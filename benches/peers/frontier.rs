@@ -83,14 +83,14 @@ pub fn svg(frontier: &Frontier) -> String {
             axes.x(fast)
         );
         body += &format!("<path d=\"M{x:.1} {y:.1}V{below:.1}\" class=\"grid\"/>\n");
-        body += &format!("<circle cx=\"{x:.1}\" cy=\"{below:.1}\" r=\"3.5\" class=\"limit\"/>\n");
+        body += &format!("<circle cx=\"{x:.1}\" cy=\"{below:.1}\" r=\"3.5\" class=\"hollow\"/>\n");
         body += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" class=\"{class}\"/>\n");
     }
     for point in &frontier.points {
         let (x, y) = place(point);
         let words = format!("{} · {}", point.peer, seconds(median(&point.p99) / 1000.0));
         let (at, anchor) = label(x, y, &words, &mut taken);
-        body += &text(at.0, at.1, "", anchor, &words);
+        body += &text(at.0, at.1, "name", anchor, &words);
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \

@@ -131,6 +131,9 @@ fn run(task: &Task, date: &str) -> Result<Case, String> {
     // The source and one copy; of a sparse one, its data.
     let data = if task.content == Content::Sparse { bytes / 64 } else { bytes };
     let place = Place::new(task.on, 2 * data * task.copies)?;
+    if task.content == Content::Served && !cfg!(feature = "url") {
+        return Err("needs the cargo feature url".into());
+    }
     let nginx = match task.content {
         Content::Served => Some(common::web::Nginx::new().ok_or("needs nginx and openssl")?),
         _ => None,

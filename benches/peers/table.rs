@@ -24,7 +24,7 @@ const MAIN: [&str; 14] = [
 const COLUMNS: [(&str, &[&str]); 8] = [
     ("dd direct, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
     ("uutils dd", &["uutils"]),
-    ("cp", &["cp "]),
+    ("cp, or cat with pipes", &["cp ", "cat "]),
     ("xcp", &["xcp"]),
     ("mbuffer", &["mbuffer"]),
     ("qemu-img", &["qemu-img"]),
@@ -136,7 +136,10 @@ fn aligned(cells: &[Vec<String>]) -> String {
 }
 
 fn markdown(cells: &[Vec<String>]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"));
+    let line = |cells: &[String]| {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"))
+    };
     let rule = format!("|{}\n", "---|".repeat(cells[0].len()));
     let body: String = cells[1..].iter().map(|cells| line(cells)).collect();
     line(&cells[0]) + &rule + &body
@@ -175,6 +178,18 @@ table; `cargo bench -- --redraw` only makes the pages from `results.json`, which
 - fio is no copy: it only reads, or only writes, the same bytes, 8 × 4 MiB in flight, by its own clock.
 ";
 
+/// What a sweep is for: how the defaults, which are the first line, stand to the best.
+fn swept(case: &Case) -> String {
+    let best = case.rows.iter().min_by(|a, b| case.wall(a).total_cmp(&case.wall(b)));
+    match best {
+        Some(best) if case.name.contains("sweep") => {
+            let beside = case.wall(best) / case.wall(case.own());
+            format!("\nQuickest: `{}`, {beside:.2} × the time of the defaults.\n", best.peer)
+        }
+        _ => String::new(),
+    }
+}
+
 /// All tables.
 pub fn results_md(results: &Results) -> String {
     let mut out = METHOD.to_string();
@@ -191,6 +206,7 @@ pub fn results_md(results: &Results) -> String {
         out += &format!("\n## {}: {}\n\n", case.name, case.title);
         out += &format!("{}, {rounds}, {}\n\n", case.date, case.machine);
         out += &markdown(&cells(case));
+        out += &swept(case);
         out += &noted(&case.said);
         out += &listed(case.rows.iter().map(|row| (row.peer.as_str(), row.command.as_str())).collect());
     }
