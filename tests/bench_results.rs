@@ -57,6 +57,12 @@ fn every_row_has_every_round() {
             assert_eq!(lengths, [rounds; 3], "{}: {}", case.name, row.peer);
         }
     }
+    if let Some(frontier) = &results.frontier {
+        let rounds = frontier.points[0].p99.len();
+        for point in &frontier.points {
+            assert_eq!([point.speed.len(), point.p50.len(), point.p99.len()], [rounds; 3], "{}", point.peer);
+        }
+    }
 }
 
 #[test]

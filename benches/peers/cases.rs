@@ -93,9 +93,7 @@ pub fn all() -> Vec<Task> {
             on: On::Zram,
             content: Content::Filled,
             peers: zram(),
-            said: &[
-                "the limit here is the bare loops: fio's 32 MiB of buffers and its start weigh on it at this speed",
-            ],
+            said: &["on this device the bare loops, not fio, show what is possible"],
             ..plain("zram-1g", "{size}, cold, file to file, at memory speed", GIB)
         },
         Task {

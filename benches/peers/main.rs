@@ -89,30 +89,34 @@ fn main() {
     let path = if keep { draw::results_path(root) } else { target().join("bench-results.json") };
     let date = common::tool("date", ["-u", "+%F"]).trim().to_string();
     let asked = |name: &str| names.is_empty() || names.contains(&name);
-    let mut skipped = Vec::new();
+    let (mut skipped, mut failed) = (Vec::new(), false);
     // Each case is kept as soon as it is there: the next one may be interrupted.
     for task in tasks.iter().filter(|task| asked(task.name)) {
         println!();
-        match run(task, &date) {
-            Ok(case) => {
+        match alone(|| run(task, &date)) {
+            Some(Ok(case)) => {
                 print!("{}", table::text(&case));
                 let mut results = Results::read(&path);
+                results.tools = peer::versions();
                 results.merge(case, &order);
                 results.write(&path);
             }
-            Err(why) => skipped.push(format!("{}: {why}", task.name)),
+            Some(Err(why)) => skipped.push(format!("{}: {why}", task.name)),
+            None => failed = true,
         }
     }
     if asked(NEIGHBOURS) {
         println!();
-        match neighbours::measure(scale(), rounds(3), &date) {
-            Ok(found) => {
+        match alone(|| neighbours::measure(scale(), rounds(3), &date)) {
+            Some(Ok(found)) => {
                 print!("{}", table::frontier_text(&found));
                 let mut results = Results::read(&path);
+                results.tools = peer::versions();
                 results.frontier = Some(found);
                 results.write(&path);
             }
-            Err(why) => skipped.push(format!("{NEIGHBOURS}: {why}")),
+            Some(Err(why)) => skipped.push(format!("{NEIGHBOURS}: {why}")),
+            None => failed = true,
         }
     }
     println!();
@@ -123,6 +127,17 @@ fn main() {
     if keep {
         draw::write(root);
     }
+    if failed {
+        println!("failed: see above");
+        exit(1);
+    }
+}
+
+/// A case that panics, and has said why, does not take the others with it; an interruption does.
+fn alone<T>(case: impl FnOnce() -> T) -> Option<T> {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case)).ok();
+    stop_if_interrupted();
+    result
 }
 
 /// Err: why this case cannot be measured here.

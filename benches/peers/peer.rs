@@ -117,7 +117,7 @@ pub fn bare(workers: usize, mib: usize) -> Peer {
     peer(&format!("bare loop {workers} × {mib} MiB"), "sh", &line)
 }
 
-/// Where this tool is: of those that `install-peers` made, or in PATH.
+/// Where this tool is: in PATH, or of those that `install-peers` made.
 pub fn find(tool: &str) -> Option<PathBuf> {
     let own = peers_dir().join("bin");
     if tool == "uutils-dd" {
@@ -125,7 +125,35 @@ pub fn find(tool: &str) -> Option<PathBuf> {
         return [own.join("dd"), "/usr/lib/cargo/bin/coreutils/dd".into()].into_iter().find(|path| path.is_file());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    [own].into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(tool)).find(|path| path.is_file())
+    std::env::split_paths(&path).chain([own]).map(|dir| dir.join(tool)).find(|path| path.is_file())
+}
+
+/// What the installed tools say of themselves, in a line each.
+pub fn versions() -> Vec<String> {
+    let asked = [
+        "dd",
+        "uutils-dd",
+        "cp",
+        "cat",
+        "xcp",
+        "mbuffer",
+        "qemu-img",
+        "nbdcopy",
+        "dcfldd",
+        "ddrescue",
+        "curl",
+        "wget",
+        "fio",
+    ];
+    let version = |tool: &str| {
+        let output = Command::new(find(tool)?).arg("--version").output().ok()?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let line = said.lines().find(|line| !line.trim().is_empty())?;
+        let words: Vec<&str> = line.split_whitespace().take(6).collect();
+        Some(format!("{tool}: {}", words.join(" ")))
+    };
+    let own = concat!("dio-cp: ", env!("CARGO_PKG_VERSION")).to_string();
+    [own].into_iter().chain(asked.into_iter().filter_map(version)).collect()
 }
 
 fn peers_dir() -> PathBuf {

@@ -63,6 +63,8 @@ pub struct Frontier {
 
 #[derive(Default)]
 pub struct Results {
+    /// Versions.
+    pub tools: Vec<String>,
     pub cases: Vec<Case>,
     pub frontier: Option<Frontier>,
 }
@@ -70,9 +72,10 @@ pub struct Results {
 impl Results {
     /// Nothing, where there is no such file yet.
     pub fn read(path: &Path) -> Self {
-        let Ok(text) = std::fs::read_to_string(path) else { return Self::default() };
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let Ok(found) = std::fs::read_to_string(path) else { return Self::default() };
+        let value: Value = serde_json::from_str(&found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self {
+            tools: list(&value["tools"], text),
             cases: list(&value["cases"], Case::from_json),
             frontier: value["frontier"].is_object().then(|| Frontier::from_json(&value["frontier"])),
         }
@@ -80,7 +83,8 @@ impl Results {
 
     pub fn write(&self, path: &Path) {
         let cases: Vec<Value> = self.cases.iter().map(Case::to_json).collect();
-        let value = json!({ "cases": cases, "frontier": self.frontier.as_ref().map(Frontier::to_json) });
+        let frontier = self.frontier.as_ref().map(Frontier::to_json);
+        let value = json!({ "tools": self.tools, "cases": cases, "frontier": frontier });
         std::fs::write(path, format!("{value:#}\n")).unwrap();
     }
 

@@ -201,6 +201,8 @@ pub fn results_md(results: &Results) -> String {
         let lines: String = said.iter().map(|said| format!("- {said}\n")).collect();
         if lines.is_empty() { lines } else { format!("\n{lines}") }
     };
+    let tools: String = results.tools.iter().map(|tool| format!("- {tool}\n")).collect();
+    out += &format!("\n<details><summary>Versions</summary>\n\n{tools}\n</details>\n");
     for case in &results.cases {
         let rounds = rounds(case.own().wall.len());
         out += &format!("\n## {}: {}\n\n", case.name, case.title);
