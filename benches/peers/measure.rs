@@ -147,7 +147,7 @@ impl Bench<'_> {
         crate::stop_if_interrupted();
         let script = "TIMEFORMAT='%3R %3U %3S'; { time command time -f %M -o peak sh -c \"$0\" 2> said; } 2> figures";
         let mut command = Command::new("bash");
-        command.args(["-c", script, line]).current_dir(&self.dir).env("LC_NUMERIC", "C");
+        command.args(["-c", script, line]).current_dir(&self.dir).env_remove("LC_ALL").env("LC_NUMERIC", "C");
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
         crate::stop_if_interrupted();
         let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();

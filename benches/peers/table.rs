@@ -164,7 +164,8 @@ const METHOD: &str = "\
 # What was measured
 
 `cargo bench -- --readme [CASE…]` measures all cases, or these, anew and makes this page, the charts and the README's
-table; `cargo bench -- --redraw` only makes the pages from `results.json`, which has every round's own figures.
+table; `cargo bench -- --redraw` only makes the pages from `results.json`, which has every round's own figures;
+`cargo bench -- install-peers` installs those peers that cargo has. What is not installed is named as left out.
 
 - The commands of a case run in turn, A B C A B C, so that a disk that is shared and drifts does so for all of them.
   Before each run the old copy is deleted, the filesystem is synced, and the source's pages are dropped, or read in.
