@@ -23,7 +23,7 @@ _dio__cp() {
 
     case "${cmd}" in
         dio__cp)
-            opts="-b -n -f -p -q -v -h -V --residency --cgroups --block-size --queue-depth --direct --skip --count --seek --in-place --sparse --no-clobber --force --no-sync --preserve --size --checksum --checksum-file --verify --check-cache --resume --header --cacert --connect-timeout --timeout --retry --connections --json --progress --quiet --verbose --help --version"
+            opts="-b -n -f -p -q -v -h -V --residency --cgroups --block-size --queue-depth --direct --skip --count --seek --in-place --sparse --no-clobber --force --no-sync --preserve --size --checksum --checksum-file --verify --check-cache --resume --rate-limit --idle --header --cacert --connect-timeout --timeout --retry --connections --json --progress --quiet --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -82,6 +82,10 @@ _dio__cp() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --header)

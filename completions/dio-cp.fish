@@ -1,5 +1,5 @@
-complete -c dio-cp -s b -l block-size -d 'Bytes per read and write' -r
-complete -c dio-cp -l queue-depth -d 'Blocks in flight; memory = N × block size' -r
+complete -c dio-cp -s b -l block-size -d 'Bytes per read and write [default: 4M; less under --rate-limit]' -r
+complete -c dio-cp -l queue-depth -d 'Blocks in flight; memory = N × block size [default: 4; fewer under --rate-limit]' -r
 complete -c dio-cp -l direct -d 'Where direct I/O is refused: go on uncached and say so, fail with status 4, or do not try' -r -f -a "auto\t'As it turns out'
 always\t'In any case'
 never\t'In no case'"
@@ -12,6 +12,7 @@ never\t'In no case'"
 complete -c dio-cp -l size -d 'SRC must have exactly this many bytes; for a pipe, reserves the space and gives the bar a total' -r
 complete -c dio-cp -l checksum -d 'Digest of the bytes copied: sha256, sha512 or blake3; with HEX, a mismatch publishes nothing (also ALG=HEX, ALG-HEX)' -r
 complete -c dio-cp -l checksum-file -d 'Require the digest that this list (SHA256SUMS; GNU or BSD lines) has for SRC\'s or DST\'s name' -r -F
+complete -c dio-cp -l rate-limit -d 'The most bytes per second, evenly; the blocks shrink with it, so that the disk is spared, too' -r
 complete -c dio-cp -l header -d 'For a URL: a header line of the request ("Name: value"); may be given more than once' -r
 complete -c dio-cp -l cacert -d 'For a URL: trust the certificates in this file (PEM) instead of the system\'s' -r -F
 complete -c dio-cp -l connect-timeout -d 'For a URL: how long looking up the name and connecting may take [default: 30]' -r
@@ -32,6 +33,7 @@ complete -c dio-cp -s p -l preserve -d 'Keep timestamps, owner, mode and extende
 complete -c dio-cp -l verify -d 'Read DST back from the medium and compare, before it gets its name'
 complete -c dio-cp -l check-cache -d 'Report the pages of SRC and DST in the page cache before, during and after; fail with status 5 if the copy left any'
 complete -c dio-cp -l resume -d 'Keep what was copied if the copy is interrupted, and go on from what an earlier one kept'
+complete -c dio-cp -l idle -d 'Take only what nobody else wants of the disk: idle I/O class, and small blocks with pauses while others use it'
 complete -c dio-cp -l json -d 'The final report as one JSON object on standard output'
 complete -c dio-cp -s q -l quiet -d 'Say nothing but errors'
 complete -c dio-cp -s v -l verbose -d 'Say what was chosen, and why'

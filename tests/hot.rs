@@ -182,7 +182,7 @@ fn a_hot_source_that_is_cut_is_an_error_and_no_signal() {
         let (src, dst) = (scratch.file("src", 60 << 20), scratch.path("dst"));
         make_hot(&src);
         let mut command = dio_cp();
-        command.args(["-b", "4K", "--queue-depth", "1"]).args([&src, &dst]);
+        command.args(["--rate-limit", "100M"]).args([&src, &dst]);
         let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(30));
         File::options().write(true).open(&src).unwrap().set_len(cut).unwrap();

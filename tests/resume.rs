@@ -35,9 +35,8 @@ fn durable(partial: &Path) -> Option<u64> {
 
 /// A copy of `src` that was interrupted by this signal when a part of it was durable.
 fn interrupted(src: &Path, dst: &Path, signal: &str) {
-    // Small blocks, one at a time, so that it lasts until something is recorded.
-    let mut child =
-        dio_cp().args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([src, dst]).spawn().unwrap();
+    // Slow enough to last until something is recorded.
+    let mut child = dio_cp().args(["--resume", "-q", "--rate-limit", "16M"]).args([src, dst]).spawn().unwrap();
     wait_for_record(&mut child, &partial(dst));
     tool("kill", [&format!("-{signal}"), &child.id().to_string()]);
     assert!(!child.wait().unwrap().success());
@@ -106,7 +105,7 @@ fn a_signal_says_what_is_kept_and_what_stands_under_the_name() {
     }
     let (src, dst) = (scratch.file("src", 200 << 20), scratch.file("dst", 1000));
     let mut command = dio_cp();
-    command.args(["--resume", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]);
+    command.args(["--resume", "--rate-limit", "16M"]).args([&src, &dst]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_for_record(&mut child, &partial(&dst));
     tool("kill", ["-INT", &child.id().to_string()]);
@@ -334,7 +333,7 @@ fn a_hidden_file_that_is_removed_meanwhile_is_not_published() {
     }
     let (src, dst) = (scratch.file("src", 30 << 20), scratch.path("dst"));
     let mut command = dio_cp();
-    command.args(["--resume", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]);
+    command.args(["--resume", "--rate-limit", "16M"]).args([&src, &dst]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_for_record(&mut child, &partial(&dst));
     fs::remove_file(partial(&dst)).unwrap();
@@ -385,7 +384,7 @@ fn a_copy_that_ends_in_zeros_is_gone_on_with() {
     bytes.resize(300 << 20, 0);
     write(&src, &bytes);
     let mut command = dio_cp();
-    command.args(["--resume", "-q", "-b", "4K", "--queue-depth", "1", "--sparse", "always"]).args([&src, &dst]);
+    command.args(["--resume", "-q", "--rate-limit", "16M", "--sparse", "always"]).args([&src, &dst]);
     let mut child = command.spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while durable(&partial(&dst)).is_none_or(|bytes| bytes < 8 << 20) {
@@ -437,8 +436,7 @@ fn two_copies_to_one_name_do_not_share_what_is_kept() {
         return;
     }
     let (src, dst) = (scratch.file("src", 200 << 20), scratch.path("dst"));
-    let mut first =
-        dio_cp().args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]).spawn().unwrap();
+    let mut first = dio_cp().args(["--resume", "-q", "--rate-limit", "16M"]).args([&src, &dst]).spawn().unwrap();
     wait_for_record(&mut first, &partial(&dst));
     let said = fails(1, [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
     assert!(said.contains("another copy to it is under way"), "{said}");
@@ -501,8 +499,7 @@ fn what_is_recorded_survives_a_power_failure() {
         let mount = Mount::with(&scratch, &["-t", kind, &device], Some(disk));
         let dst = mount.path("dst");
         let mut command = dio_cp();
-        let mut child =
-            command.args(["--resume", "-q", "-b", "4K", "--queue-depth", "1"]).args([&src, &dst]).spawn().unwrap();
+        let mut child = command.args(["--resume", "-q", "--rate-limit", "16M"]).args([&src, &dst]).spawn().unwrap();
         wait_for_record(&mut child, &partial(&dst));
         // The second record's fsync makes the first one durable.
         let first = durable(&partial(&dst)).unwrap();

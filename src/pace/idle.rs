@@ -5,8 +5,8 @@
 //! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the transfers under way are let run
 //!   out, and in the moment of quiet that follows it looks whether the disks work all the same: then
 //!   somebody else wants them.
-//! - **yielding**: one small transfer at a time, and after each a pause of twice the time that such a one
-//!   takes. So two thirds of the time the disk is everybody else's, they never wait for more than one small
+//! - **yielding**: one small transfer at a time, and after each a pause of 1.6 times what such a one takes.
+//!   So three fifths of the time the disk is everybody else's, they never wait for more than one small
 //!   transfer, and a disk that gets slower gets less to do. What the disks do in the pauses are
 //!   others' transfers; when there are none for a while, it is alone again.
 //!
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// alone (on the virtual flash disk where benches/RESULTS.md was measured).
 const SMALL: usize = 96 << 10;
 /// Pauses while it yields, as a multiple of what the transfer took.
-const PAUSE: u32 = 2;
+const PAUSE: f64 = 1.6;
 /// Who waits for the gate while it yields looks again so often: whoever is through goes on alone, and
 /// need not wake the others after each of thousands of transfers.
 const PATIENT: Duration = Duration::from_millis(2);
@@ -137,7 +137,7 @@ impl Idle {
         // A disk that hangs for a moment is no busy one.
         let took = took.min(2 * state.usual);
         state.usual = if took < state.usual { took } else { state.usual + (took - state.usual) / 32 };
-        took * PAUSE
+        took.mul_f64(PAUSE)
     }
 
     /// Is somebody else there? None of our own transfers is under way.

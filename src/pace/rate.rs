@@ -55,14 +55,9 @@ impl Rate {
     pub fn wait(&self, side: Side, bytes: usize) {
         let Some(cost) = self.cost(bytes) else { return };
         let now = Instant::now();
-        // Writes fall halfway between two reads: a disk that has both rests in between.
-        let halfway = match side {
-            Side::Read => None,
-            Side::Write => self.next(Side::Read).checked_sub(cost / 2),
-        };
         let begin = {
             let mut next = self.next(side);
-            let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now)).max(halfway.unwrap_or(now));
+            let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now));
             *next = begin + cost;
             begin
         };

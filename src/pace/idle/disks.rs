@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::sys;
+
 /// Disks, by name; each with its open counters.
 pub struct Disks(BTreeMap<String, File>);
 
@@ -15,13 +17,20 @@ impl Disks {
     /// Where the kernel does not say which one it is (btrfs, overlay, a network), all that there are.
     pub fn of(files: &[&File]) -> Self {
         let mut disks = Self(BTreeMap::new());
-        let known = files.iter().all(|file| file.metadata().is_ok_and(|found| disks.add(device(&found))));
-        if !known {
+        if !files.iter().all(|file| disks.add_file(file)) {
             for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
                 disks.add_at(&entry.path());
             }
         }
         disks
+    }
+
+    /// What holds this file, or is this device. What lives in memory has no disk.
+    fn add_file(&mut self, file: &File) -> bool {
+        let in_memory = |found: &Metadata| {
+            found.is_file() && sys::filesystem(file).is_ok_and(|magic| sys::MEMORY_FILESYSTEMS.contains(&magic))
+        };
+        file.metadata().is_ok_and(|found| in_memory(&found) || self.add(device(&found)))
     }
 
     /// By device number. False: there is no such disk, or it does not count.
@@ -44,7 +53,7 @@ impl Disks {
         if !counts || self.0.insert(name, stat).is_some() {
             return counts;
         }
-        let backed = backing.map_or(true, |path| fs::metadata(path.trim()).is_ok_and(|found| self.add(device(&found))));
+        let backed = backing.map_or(true, |path| File::open(path.trim()).is_ok_and(|file| self.add_file(&file)));
         below.iter().all(|disk| self.add_at(disk)) && backed
     }
 
