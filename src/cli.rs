@@ -206,7 +206,7 @@ pub const EXIT_STATUS: [(&str, &str); 7] = [
 ];
 
 /// Lines to paste, and what they do.
-pub const EXAMPLES: [(&str, &str); 12] = [
+pub const EXAMPLES: [(&str, &str); 14] = [
     ("dio-cp src dst", "Copy a file, whole or not at all."),
     ("dio-cp https://example.org/os.iso .", "Download past the page cache; lost connections are gone on with."),
     ("dio-cp --resume --connections 4 https://example.org/os.iso .", "In parallel; run it again after Ctrl-C."),
@@ -218,6 +218,8 @@ pub const EXAMPLES: [(&str, &str); 12] = [
     ("dio-cp --skip 1M --count 4K disk.img head", "Cut a piece out of a file."),
     ("dio-cp --seek 1M head disk.img", "Put it back; nothing else changes."),
     ("dio-cp --check-cache --verify src dst", "Copy, and prove it: the cache and the medium."),
+    ("dio-cp --idle vm.img /backup/", "Take only what nobody else wants of the disk."),
+    ("dio-cp --rate-limit 50M vm.img /backup/", "No faster than this, and evenly."),
     ("dio-cp --residency -v /var/lib", "See what of a tree is in the page cache."),
 ];
 
