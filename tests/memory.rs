@@ -36,13 +36,17 @@ impl Group {
         Some(Self { path, v2 })
     }
 
-    /// `dio-cp` with these words, inside.
-    fn dio_cp(&self, words: &str) -> Command {
+    /// A shell's command line, inside.
+    fn sh(&self, line: &str) -> Command {
         let mut command = Command::new("sh");
         let procs = self.path.join("cgroup.procs");
-        let line = format!("echo $$ > {} && exec {} {words}", procs.display(), env!("CARGO_BIN_EXE_dio-cp"));
-        command.args(["-c", &line]).stdin(Stdio::null());
+        command.args(["-c", &format!("echo $$ > {} && exec {line}", procs.display())]).stdin(Stdio::null());
         command
+    }
+
+    /// `dio-cp` with these words, inside.
+    fn dio_cp(&self, words: &str) -> Command {
+        self.sh(&format!("{} {words}", env!("CARGO_BIN_EXE_dio-cp")))
     }
 
     /// The most bytes that were ever charged.
@@ -81,6 +85,31 @@ fn a_stream_many_times_the_limit_fits_too() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(group.peak() < LIMIT, "{} bytes charged", group.peak());
     same(&dst, &content(200 << 20));
+}
+
+#[test]
+fn hot_pages_of_others_in_the_same_group_stay() {
+    if !can_count_pages() {
+        return skip("needs cachestat (Linux 6.5)");
+    }
+    let Some(group) = Group::new("hot", 512 << 20) else { return };
+    let scratch = Scratch::new();
+    let (hot, src, dst) = (scratch.file("hot", 200 << 20), scratch.path("src"), scratch.path("dst"));
+    tool("dd", ["if=/dev/zero", &format!("of={}", src.display()), "bs=1M", "count=700", "oflag=direct", "status=none"]);
+    let copied = |command: &str| {
+        make_cold(&hot);
+        make_cold(&src);
+        assert!(group.sh(&format!("cat {} > /dev/null", hot.display())).status().unwrap().success());
+        let line = format!("{command} {} {}", src.display(), dst.display());
+        assert!(group.sh(&line).stderr(Stdio::null()).status().unwrap().success());
+        fs::remove_file(&dst).unwrap();
+        cached_pages(&hot)
+    };
+    assert_eq!(copied(env!("CARGO_BIN_EXE_dio-cp")), 200 << 8);
+    assert_eq!(copied(&format!("{} --idle", env!("CARGO_BIN_EXE_dio-cp"))), 200 << 8);
+    // It can be otherwise.
+    let left = copied("cp");
+    assert!(left < 20 << 8, "cp left {left} pages");
 }
 
 #[test]

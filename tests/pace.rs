@@ -106,7 +106,7 @@ fn blocks_shrink_with_the_rate_unless_they_are_given() {
     };
     assert_eq!(used(&[]), (4 << 20, 4));
     assert_eq!(used(&["--rate-limit", "100M"]), (64 << 10, 1));
-    assert_eq!(used(&["--rate-limit", "3GB"]), (512 << 10, 4));
+    assert_eq!(used(&["--rate-limit", "3GB"]), (960 << 10, 4));
     assert_eq!(used(&["--rate-limit", "100M", "-b", "1M", "--queue-depth", "3"]), (1 << 20, 3));
     for words in [["--rate-limit", "0"], ["--rate-limit", "x"], ["--rate-limit", "-1"]] {
         fails(2, [words[0].as_ref(), words[1].as_ref(), src.as_os_str(), dst.as_os_str()]);
@@ -263,7 +263,7 @@ fn a_tebibyte_of_holes_costs_what_its_data_cost() {
     }
     let scratch = Scratch::new();
     let (src, dst, trace) = (scratch.path("src"), scratch.path("dst"), scratch.path("trace"));
-    let pieces: Vec<(u64, usize)> = (0..64).map(|i| ((i * 16 << 30) + (3 << 20), 1 << 20)).collect();
+    let pieces: Vec<(u64, usize)> = (0..64).map(|i| (((i * 16) << 30) + (3 << 20), 1 << 20)).collect();
     sparse(&src, 1 << 40, &pieces);
     let mut command = Command::new("strace");
     command.args(["-f", "-o"]).arg(&trace).args(["-e", "trace=all"]).arg(env!("CARGO_BIN_EXE_dio-cp"));

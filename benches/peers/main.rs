@@ -179,8 +179,12 @@ fn run(task: &Task, date: &str) -> Result<Case, String> {
             Err(why) => said.push(format!("left out: {}: {why}", peer.name)),
         }
     }
-    for _ in 0..rounds(task.rounds) {
-        for (peer, _, runs) in &mut runs {
+    for round in 0..rounds(task.rounds) {
+        let mut turn: Vec<_> = runs.iter_mut().collect();
+        if round % 2 == 1 {
+            turn.reverse(); // or the same one would always follow what tires the disk most
+        }
+        for (peer, _, runs) in turn {
             runs.push(bench.run(peer));
         }
     }

@@ -167,7 +167,7 @@ const METHOD: &str = "\
 table; `cargo bench -- --redraw` only makes the pages from `results.json`, which has every round's own figures;
 `cargo bench -- install-peers` installs those peers that cargo has. What is not installed is named as left out.
 
-- The commands of a case run in turn, A B C A B C, so that a disk that is shared and drifts does so for all of them.
+- The commands of a case run in turn, A B C, C B A, so that a disk that is shared and drifts does so for all of them.
   Before each run the old copy is deleted, the filesystem is synced, and the source's pages are dropped, or read in.
 - All commands end when the data are on the medium. Where a tool has no such option, `sync` waits for the file.
 - Wall: median, and the least and the most, of the rounds. × is that time beside the first line's. Where a run makes

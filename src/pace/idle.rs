@@ -2,9 +2,9 @@
 //!
 //! Every transfer to or from a disk passes here ([`Idle::enter`]). Two modes:
 //!
-//! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the transfers under way are let run
-//!   out, and in the moment of quiet that follows it looks whether the disks work all the same: then
-//!   somebody else wants them.
+//! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the
+//!   transfers under way are let run out, and in the moment of quiet that follows it looks whether the
+//!   disks work all the same: then somebody else wants them.
 //! - **yielding**: one small transfer at a time, and after each a pause of 1.6 times what such a one takes.
 //!   So three fifths of the time the disk is everybody else's, they never wait for more than one small
 //!   transfer, and a disk that gets slower gets less to do. What the disks do in the pauses are

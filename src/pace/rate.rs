@@ -10,11 +10,13 @@ const SLACK: Duration = Duration::from_millis(1);
 const MARGIN: f64 = 0.99;
 /// About so many blocks a second, if they are not to be smaller than this: a disk is never busy with one
 /// for long, and there is no burst.
-const BLOCKS: u64 = 4000;
+const BLOCKS: u64 = 3000;
 const SMALLEST: u64 = 64 << 10;
+/// A whole number of pages, and of chunks of a BLAKE3 tree.
+const STEP: u64 = 32 << 10;
 /// Bytes per second that one worker can move in such blocks on a flash disk. One is kinder than two: who
 /// shares the disk never waits for more than one block.
-const WORKER: u64 = 300_000_000;
+const WORKER: u64 = 400_000_000;
 
 /// Reading and writing, each at most at the rate: a block begins when the time of the one before it
 /// has passed, whichever worker has it.
@@ -38,8 +40,8 @@ pub enum Side {
 
 /// The block size in bytes, and the number of blocks in flight, that suit a limit; at most the usual ones.
 pub fn blocks(limit: u64, usual: (u64, u64)) -> (u64, u64) {
-    let even = (limit / BLOCKS).max(SMALLEST);
-    (usual.0.min(1 << even.ilog2()), usual.1.min(limit.div_ceil(WORKER)))
+    let even = limit / BLOCKS;
+    (usual.0.min((even - even % STEP).max(SMALLEST)), usual.1.min(limit.div_ceil(WORKER)))
 }
 
 impl Rate {
@@ -51,13 +53,24 @@ impl Rate {
         Self { limit, sides: [Mutex::new(now), Mutex::new(now)], serial, over: Default::default() }
     }
 
+    /// True if there is a limit.
+    pub fn limits(&self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Waits until `bytes` may move.
     pub fn wait(&self, side: Side, bytes: usize) {
         let Some(cost) = self.cost(bytes) else { return };
         let now = Instant::now();
+        // Writes fall halfway between two reads: a disk that has both rests in between.
+        let halfway = match side {
+            Side::Read => None,
+            Side::Write => self.next(Side::Read).checked_sub(cost / 2),
+        };
         let begin = {
             let mut next = self.next(side);
             let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now));
+            let begin = halfway.map_or(begin, |halfway| begin.max(halfway));
             *next = begin + cost;
             begin
         };
@@ -106,9 +119,9 @@ mod tests {
         for (limit, size, depth) in [
             (1, 64 << 10, 1),
             (100 << 20, 64 << 10, 1),
-            (300_000_000, 64 << 10, 1),
-            (550_000_000, 128 << 10, 2),
-            (2 << 30, 512 << 10, 4),
+            (350_000_000, 96 << 10, 1),
+            (550_000_000, 160 << 10, 2),
+            (3_000_000_000, 960 << 10, 4),
             (20 << 30, 4 << 20, 4),
             (u64::MAX, 4 << 20, 4),
         ] {

@@ -9,14 +9,20 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// Disks, by name; each with its open counters.
-pub struct Disks(BTreeMap<String, File>);
+/// Disks.
+#[derive(Default)]
+pub struct Disks {
+    /// Their open counters, by name.
+    stats: BTreeMap<String, File>,
+    /// One of them does not count (`queue/iostats`).
+    blind: bool,
+}
 
 impl Disks {
     /// The disks that hold these files, or are these devices: those at the bottom, and what lies between.
     /// Where the kernel does not say which one it is (btrfs, overlay, a network), all that there are.
     pub fn of(files: &[&File]) -> Self {
-        let mut disks = Self(BTreeMap::new());
+        let mut disks = Self::default();
         if !files.iter().all(|file| disks.add_file(file)) {
             for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
                 disks.add_at(&entry.path());
@@ -33,7 +39,7 @@ impl Disks {
         file.metadata().is_ok_and(|found| in_memory(&found) || self.add(device(&found)))
     }
 
-    /// By device number. False: there is no such disk, or it does not count.
+    /// By device number. False: there is no such disk.
     fn add(&mut self, device: u64) -> bool {
         let (major, minor) = (libc::major(device), libc::minor(device));
         let Ok(at) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else { return false };
@@ -43,23 +49,25 @@ impl Disks {
     }
 
     fn add_at(&mut self, disk: &Path) -> bool {
-        let counts = fs::read_to_string(disk.join("queue/iostats")).is_ok_and(|on| on.trim() == "1");
+        self.blind |= fs::read_to_string(disk.join("queue/iostats")).is_ok_and(|on| on.trim() == "0");
         let (Some(name), Ok(stat)) = (disk.file_name(), File::open(disk.join("stat"))) else { return false };
         let name = name.to_string_lossy().into_owned();
-        // What lies under a loop device, a logical volume, an array, an encrypted disk.
-        let backing = fs::read_to_string(disk.join("loop/backing_file"));
+        // What lies under a logical volume, an array, an encrypted disk; and under a loop device, unless that
+        // goes through the page cache: then the disk works later, and it would seem to be somebody else.
+        let through = fs::read_to_string(disk.join("loop/dio")).is_ok_and(|direct| direct.trim() == "1");
+        let backing = fs::read_to_string(disk.join("loop/backing_file")).ok().filter(|_| through);
         let below = fs::read_dir(disk.join("slaves")).into_iter().flatten().flatten();
         let below: Vec<PathBuf> = below.filter_map(|entry| fs::canonicalize(entry.path()).ok()).collect();
-        if !counts || self.0.insert(name, stat).is_some() {
-            return counts;
+        if self.stats.insert(name, stat).is_some() {
+            return true;
         }
-        let backed = backing.map_or(true, |path| File::open(path.trim()).is_ok_and(|file| self.add_file(&file)));
+        let backed = backing.is_none_or(|path| File::open(path.trim()).is_ok_and(|file| self.add_file(&file)));
         below.iter().all(|disk| self.add_at(disk)) && backed
     }
 
     /// True if others' transfers can be seen.
     pub fn tell(&self) -> bool {
-        !self.0.is_empty()
+        !self.blind && !self.stats.is_empty()
     }
 
     /// Waits, and counts the transfers that ended or are under way at the end.
@@ -77,7 +85,7 @@ impl Disks {
     /// Transfers that ended, and that are under way.
     fn now(&self) -> (u64, u64) {
         let mut counts = (0, 0);
-        for stat in self.0.values() {
+        for stat in self.stats.values() {
             let mut text = [0; 256];
             let len = stat.read_at(&mut text, 0).unwrap_or(0);
             let text = String::from_utf8_lossy(&text[..len]);
@@ -99,7 +107,7 @@ impl Disks {
 
     /// Their names.
     pub fn describe_briefly(&self) -> String {
-        self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        self.stats.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 }
 
