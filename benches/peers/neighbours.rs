@@ -2,6 +2,7 @@
 //! take against how fast the copy is.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,7 +94,7 @@ impl Bench {
     /// Bytes per second of the copies, and the reader's p50 and p99 in ms.
     fn beside(&self, peer: Option<&Peer>) -> (f64, f64, f64) {
         let Some(peer) = peer else {
-            let (p50, p99) = self.read();
+            let (_, p50, p99) = self.read();
             return (0.0, p50, p99);
         };
         let result = std::thread::scope(|scope| {
@@ -101,16 +102,15 @@ impl Bench {
                 std::thread::sleep(HEAD_START);
                 self.read()
             });
-            let (mut copies, mut seconds) = (0u32, 0.0);
-            // Whole copies, so that the speed has the waiting for the medium in it. The last one goes on
-            // when the reader has ended, which read nothing without a copy beside it.
+            // The last copy goes on when the reader has ended, which read nothing without a copy beside it;
+            // what counts is what reached the disk while it read.
+            let mut copies = 0;
             while !reader.is_finished() {
                 source::make_cold(&self.src);
-                seconds += self.copy(peer, copies);
+                self.copy(peer, copies);
                 copies += 1;
             }
-            let (p50, p99) = reader.join().unwrap();
-            (f64::from(copies) * self.bytes as f64 / seconds, p50, p99)
+            reader.join().unwrap()
         });
         for copy in (0..).map(|number| self.dst(number)).take_while(|copy| copy.exists()) {
             fs::remove_file(copy).unwrap();
@@ -123,8 +123,8 @@ impl Bench {
         self.dir.join(format!("dst-{number}"))
     }
 
-    /// Seconds of one copy. Deleting is not copying, so old ones stay for as long as there is room.
-    fn copy(&self, peer: &Peer, number: u32) -> f64 {
+    /// One copy. Old ones stay for as long as there is room: deleting is no part of it.
+    fn copy(&self, peer: &Peer, number: u32) {
         crate::stop_if_interrupted();
         let dst = self.dst(number);
         if number >= 4 {
@@ -139,16 +139,23 @@ impl Bench {
         ] {
             line = line.replace(word, &value);
         }
-        let start = Instant::now();
         let output = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        start.elapsed().as_secs_f64()
     }
 
-    /// p50 and p99 of the reader, in ms.
-    fn read(&self) -> (f64, f64) {
+    /// Bytes that the disk has written, by its own count (Documentation/block/stat.rst).
+    fn written(&self) -> f64 {
+        let device = fs::metadata(&self.dir).unwrap().dev();
+        let stat = format!("/sys/dev/block/{}:{}/stat", libc::major(device), libc::minor(device));
+        let stat = fs::read_to_string(&stat).unwrap_or_else(|e| panic!("{stat}: {e}; the speed cannot be seen"));
+        stat.split_ascii_whitespace().nth(6).unwrap().parse::<f64>().unwrap() * 512.0
+    }
+
+    /// Bytes per second that the disk wrote meanwhile, and the reader's p50 and p99 in ms.
+    fn read(&self) -> (f64, f64, f64) {
         crate::stop_if_interrupted();
         let report = self.dir.join("fio");
+        let (start, before) = (Instant::now(), self.written());
         let status = Command::new("fio")
             .args(["--name=reader", "--rw=randread", "--bs=4k", "--iodepth=1", "--direct=1", "--ioengine=psync"])
             .args(["--readonly", "--time_based", "--norandommap", "--output-format=json"])
@@ -160,9 +167,10 @@ impl Bench {
             .status()
             .unwrap();
         assert!(status.success(), "fio: {status}");
+        let speed = (self.written() - before) / start.elapsed().as_secs_f64();
         let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
         let percentiles = &found["jobs"][0]["read"]["clat_ns"]["percentile"];
         let ms = |percent: &str| percentiles[percent].as_f64().unwrap() / 1e6;
-        (ms("50.000000"), ms("99.000000"))
+        (speed, ms("50.000000"), ms("99.000000"))
     }
 }

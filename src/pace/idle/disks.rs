@@ -14,7 +14,7 @@ use crate::sys;
 pub struct Disks {
     /// Their open counters, by name.
     stats: BTreeMap<String, File>,
-    /// One of them does not count (`queue/iostats`).
+    /// One of them does not count (`queue/iostats`), or none can be seen.
     blind: bool,
 }
 
@@ -24,9 +24,12 @@ impl Disks {
     pub fn of(files: &[&File]) -> Self {
         let mut disks = Self::default();
         if !files.iter().all(|file| disks.add_file(file)) {
+            let blind = disks.blind;
             for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
                 disks.add_at(&entry.path());
             }
+            // Of so many, one that does not count is hardly the one.
+            disks.blind = blind || disks.stats.is_empty();
         }
         disks
     }
@@ -67,7 +70,7 @@ impl Disks {
 
     /// True if others' transfers can be seen.
     pub fn tell(&self) -> bool {
-        !self.blind && !self.stats.is_empty()
+        !self.blind
     }
 
     /// Waits, and counts the transfers that ended or are under way at the end.
@@ -100,6 +103,7 @@ impl Disks {
     /// For -v.
     pub fn describe(&self) -> String {
         match self.tell() {
+            true if self.stats.is_empty() => "no disk is used".to_string(),
             true => format!("watching what others do with {}", self.describe_briefly()),
             false => "the kernel does not tell what others do with the disk: yielding all the time".to_string(),
         }
