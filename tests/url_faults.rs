@@ -659,7 +659,8 @@ fn a_server_that_starts_anew_after_the_copy_did_is_waited_for() {
             serve(&request, &mut stream, &body, Some(etag), cut);
         }
         drop(listener);
-        std::thread::sleep(Duration::from_millis(1200));
+        // Long enough for a busy machine to find it gone.
+        std::thread::sleep(Duration::from_secs(4));
         let listener = TcpListener::bind(address).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&mut stream, 0).unwrap();
