@@ -6,7 +6,7 @@ mod rate;
 use std::fs::File;
 use std::sync::Arc;
 
-pub use idle::Idle;
+pub use idle::{Idle, Usual};
 pub use rate::{Rate, Side, blocks};
 
 use crate::job::Job;

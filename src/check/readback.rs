@@ -103,6 +103,7 @@ impl Ledger {
             };
             if let Err(error) = result() {
                 stop.store(true, Ordering::Relaxed);
+                rate.shut();
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::medium::Medium;
 use super::{Alignment, Direct, Refused, Traffic};
-use crate::pace::Idle;
+use crate::pace::{Idle, Usual};
 use crate::sys;
 
 /// The ways to reach a file, best first; a refusal moves on to the next.
@@ -42,6 +42,7 @@ pub(crate) struct Access {
     policy: Direct,
     /// Every transfer passes there first.
     idle: Option<Arc<Idle>>,
+    usual: Usual,
     way: AtomicU8,
     why: OnceLock<String>,
     /// For the ways that drop what they read: nobody had any of it cached when that began.
@@ -114,6 +115,7 @@ impl Access {
             alignment,
             policy,
             idle: None,
+            usual: Usual::default(),
             way: AtomicU8::new(way as u8),
             why: OnceLock::new(),
             alone: OnceLock::new(),
@@ -142,7 +144,8 @@ impl Access {
 
     /// Waits until `len` bytes, or a part of them, may be moved by `transfer`.
     fn in_turn<T>(&self, len: usize, transfer: impl FnOnce(usize) -> T) -> T {
-        let turn = self.idle.as_ref().map(|idle| idle.enter());
+        let idle = self.idle.as_ref().filter(|_| self.way() != Way::Memory);
+        let turn = idle.map(|idle| idle.enter(&self.usual));
         let unit = if self.aligned() { self.alignment.offset } else { 1 };
         let most = turn.as_ref().map_or(usize::MAX, |turn| turn.most()) as u64;
         transfer(len.min((most - most % unit).max(unit) as usize))

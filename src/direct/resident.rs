@@ -68,8 +68,14 @@ impl Resident {
             let from = at + done as u64;
             let skew = (from % sys::page_size()) as usize;
             let len = (PART - skew).min(buffer.len() - done);
+            let here = ((skew + len) as u64).div_ceil(sys::page_size());
+            // Again, and just before: what was reclaimed meanwhile must not come in.
+            if counted && sys::cached_pages(&self.file, from - skew as u64, (skew + len) as u64)? < here {
+                return Ok(false);
+            }
             let window = Window::new(&self.file, from - skew as u64, skew + len)?;
-            // Before Linux 6.5, and only where mincore tells the truth.
+            // Before Linux 6.5, and only where mincore tells the truth. (Before 6.3 the pages are then marked
+            // as used, whatever the mapping says.)
             if !counted && window.resident()?.iter().any(|page| page & 1 == 0) {
                 return Ok(false);
             }

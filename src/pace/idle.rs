@@ -19,6 +19,7 @@ mod disks;
 
 use std::cell::Cell;
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,10 @@ const EVERY: Duration = Duration::from_millis(100);
 /// How long a look is: long enough for a random reader's dozen of transfers on flash; on a spinning disk
 /// the one that is under way shows.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long it looks again, if it saw a single transfer.
+const LONGER: Duration = Duration::from_millis(10);
+/// What is seen is counted in parts of this.
+const SCALE: u64 = 1000;
 /// Bytes of a transfer while it yields. Of 64, 80, 96, 128, 192, 256 and 384 KiB with pauses of 1 to 3
 /// times, this is the fastest beside which a random reader's p99 stays well below twice that of a reader
 /// alone (on the virtual flash disk where benches/RESULTS.md was measured).
@@ -68,9 +73,9 @@ struct State {
     looked: Instant,
     /// Transfers of others, counted while yielding.
     seen: u64,
+    /// Transfers of others in the looks of the last second, the older the less, in parts of [`SCALE`].
+    recent: u64,
     patience: Duration,
-    /// What a transfer takes while it yields, less what is out of the ordinary.
-    usual: Duration,
     /// When the mode changed last.
     since: Instant,
     /// What to tell the user.
@@ -89,7 +94,7 @@ impl Idle {
             looked: now.checked_sub(EVERY).unwrap_or(now),
             seen: 0,
             patience: PATIENCE,
-            usual: Duration::from_millis(1),
+            recent: 0,
             since: now,
             news: vec![format!("--idle: {}", disks.describe())],
         };
@@ -100,8 +105,8 @@ impl Idle {
         Self { disks, state: Mutex::new(state), changed: Condvar::new(), class }
     }
 
-    /// Waits until a transfer may begin. It ends when the [`Turn`] is dropped.
-    pub fn enter(&self) -> Turn<'_> {
+    /// Waits until a transfer may begin. It ends when the [`Turn`] is dropped. `usual`: see [`Usual`].
+    pub fn enter<'a>(&'a self, usual: &'a Usual) -> Turn<'a> {
         let mut state = self.lock();
         loop {
             let due = state.alone && state.looked.elapsed() >= EVERY;
@@ -121,36 +126,33 @@ impl Idle {
         let yielding = !state.alone;
         drop(state);
         self.belong(yielding);
-        Turn { idle: self, yielding, began: Instant::now() }
+        Turn { idle: self, usual, yielding, began: Instant::now() }
     }
 
     /// Puts the calling thread into the I/O class of the mode.
     fn belong(&self, yielding: bool) {
+        // Never above what the caller had.
+        let yielding = yielding && self.class.is_some_and(|class| class >> 13 != sys::IO_CLASS_IDLE >> 13);
         let wanted = if yielding { sys::IO_CLASS_LAST } else { sys::IO_CLASS_IDLE };
         if self.class.is_some() && CLASS.get() != wanted && sys::set_io_priority(wanted).is_ok() {
             CLASS.set(wanted);
         }
     }
 
-    /// How long to leave the disk alone after a transfer that took so long.
-    fn pause(state: &mut State, took: Duration) -> Duration {
-        // A disk that hangs for a moment is no busy one.
-        let took = took.min(2 * state.usual);
-        state.usual = if took < state.usual { took } else { state.usual + (took - state.usual) / 32 };
-        took.mul_f64(PAUSE)
-    }
-
     /// Is somebody else there? None of our own transfers is under way.
     fn look(&self, state: &mut State) {
         let mut seen = self.disks.during(LOOK);
         if seen == 1 {
-            seen += self.disks.during(LOOK); // it may be the filesystem's own
+            seen += self.disks.during(LONGER); // it may be the filesystem's own
         }
+        // Who comes rarely is seen now and then: the looks of about a second count together.
+        state.recent = state.recent * 9 / 10 + seen * SCALE;
         state.looked = Instant::now();
         self.changed.notify_all(); // those who waited for this
-        if seen >= OWN {
-            let soon = state.since.elapsed() < 2 * LONGEST_PATIENCE && state.patience < LONGEST_PATIENCE;
-            state.patience = if soon { state.patience * 2 } else { PATIENCE };
+        if state.recent >= OWN * SCALE * 9 / 10 {
+            state.recent = 0;
+            let soon = state.since.elapsed() < 2 * LONGEST_PATIENCE;
+            state.patience = if soon { (state.patience * 2).min(LONGEST_PATIENCE) } else { PATIENCE };
             self.turn(state, false, &format!("others use {}: yielding", self.disks.describe_briefly()));
         }
     }
@@ -190,9 +192,30 @@ impl Drop for Idle {
     }
 }
 
+/// What a transfer of one file takes while it yields, in nanoseconds, less what is out of the ordinary.
+#[derive(Default)]
+pub struct Usual(AtomicU64);
+
+impl Usual {
+    /// How long to leave the disk alone after a transfer that took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let usual = match self.0.load(Ordering::Relaxed) {
+            0 => took,
+            usual => usual,
+        };
+        // A disk that hangs for a moment is no busy one.
+        let took = took.min(2 * usual);
+        let usual = if took < usual { took } else { usual + (took - usual) / 32 };
+        self.0.store(usual, Ordering::Relaxed);
+        Duration::from_nanos(took).mul_f64(PAUSE)
+    }
+}
+
 /// One transfer.
 pub struct Turn<'a> {
     idle: &'a Idle,
+    usual: &'a Usual,
     yielding: bool,
     began: Instant,
 }
@@ -207,12 +230,10 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let idle = self.idle;
+        // Nobody else is inside, and nobody comes in.
+        let seen = self.yielding.then(|| idle.disks.during(self.usual.pause(self.began.elapsed())));
         let mut state = idle.lock();
-        if self.yielding {
-            let pause = Idle::pause(&mut state, self.began.elapsed());
-            drop(state); // nobody else is inside, and nobody comes in
-            let seen = idle.disks.during(pause);
-            state = idle.lock();
+        if let Some(seen) = seen {
             idle.count(&mut state, seen);
         }
         state.inside -= 1;

@@ -80,7 +80,8 @@ impl FileSource {
         }
         let start = begin + job.skip;
         let claimed = Mutex::default();
-        let on = job.direct == Direct::Auto && reader.is_direct();
+        // A device's pages are those of whoever opened it, not of a filesystem that is mounted on it.
+        let on = job.direct == Direct::Auto && reader.is_direct() && !device;
         let resident = Resident::new(file.try_clone().map_err(fail)?, on);
         Ok(Self { name: name.into(), reader, resident, file, position, start, len, whole, opened, sparse, claimed })
     }

@@ -46,12 +46,12 @@ impl Disks {
     fn add(&mut self, device: u64) -> bool {
         let (major, minor) = (libc::major(device), libc::minor(device));
         let Ok(at) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else { return false };
-        // Of a partition, the whole disk: that is what others use too.
-        let disk = if at.join("partition").exists() { at.parent() } else { Some(&*at) };
-        disk.is_some_and(|disk| self.add_at(disk))
+        self.add_at(&at)
     }
 
-    fn add_at(&mut self, disk: &Path) -> bool {
+    fn add_at(&mut self, at: &Path) -> bool {
+        // Of a partition, the whole disk: that is what others use too.
+        let disk = if at.join("partition").exists() { at.parent().unwrap_or(at) } else { at };
         self.blind |= fs::read_to_string(disk.join("queue/iostats")).is_ok_and(|on| on.trim() == "0");
         let (Some(name), Ok(stat)) = (disk.file_name(), File::open(disk.join("stat"))) else { return false };
         let name = name.to_string_lossy().into_owned();
@@ -75,29 +75,24 @@ impl Disks {
 
     /// Waits, and counts the transfers that ended or are under way at the end.
     pub fn during(&self, time: Duration) -> u64 {
-        let before = self.ended();
+        let before = self.now();
         std::thread::sleep(time);
-        let (after, under_way) = self.now();
-        after.saturating_sub(before) + under_way
+        // Of those that lie on one another each counts the same transfers: the most, not the sum.
+        let seen = |(before, after): (&(u64, u64), (u64, u64))| after.0.saturating_sub(before.0) + after.1;
+        before.iter().zip(self.now()).map(seen).max().unwrap_or(0)
     }
 
-    fn ended(&self) -> u64 {
-        self.now().0
-    }
-
-    /// Transfers that ended, and that are under way.
-    fn now(&self) -> (u64, u64) {
-        let mut counts = (0, 0);
-        for stat in self.stats.values() {
+    /// Of each disk, the transfers that ended and those that are under way.
+    fn now(&self) -> Vec<(u64, u64)> {
+        let count = |stat: &File| {
             let mut text = [0; 256];
             let len = stat.read_at(&mut text, 0).unwrap_or(0);
             let text = String::from_utf8_lossy(&text[..len]);
             let figures: Vec<u64> = text.split_ascii_whitespace().filter_map(|figure| figure.parse().ok()).collect();
             let figure = |n: usize| figures.get(n).copied().unwrap_or(0);
-            counts.0 += figure(0) + figure(4); // reads, writes
-            counts.1 += figure(8); // in flight
-        }
-        counts
+            (figure(0) + figure(4), figure(8)) // reads and writes, in flight
+        };
+        self.stats.values().map(count).collect()
     }
 
     /// For -v.
