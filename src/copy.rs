@@ -13,7 +13,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
@@ -106,11 +106,9 @@ fn attempt(
     let stored = |found: &Metadata| found.is_file() || found.file_type().is_block_device();
     let read = from.file.as_ref().filter(|(_, found)| stored(found)).map(|(file, _)| file);
     let files: Vec<&File> = read.into_iter().chain(to.file()).collect();
-    let pace = Pace::new(job, &files, source.serial());
-    if let Some(idle) = &pace.idle {
-        source.yield_at(idle);
-        to.yield_at(idle);
-    }
+    let pace = Arc::new(Pace::new(job, &files));
+    source.pace(&pace);
+    pace.idle.iter().for_each(|idle| to.yield_at(idle));
     let taps = Taps::new(job, &layout, &from.name, &name)?;
     let resumed = to.resumed();
     let number = match to.file() {
@@ -120,7 +118,9 @@ fn attempt(
         }
         _ => 0,
     };
-    source.begin(&layout, Course { from: resumed, number, in_order: to.in_order() || taps.in_order() });
+    // Under a limit a stream gets the zeros of a hole block by block, too.
+    let whole = pace.rate.limits() && to.in_order();
+    source.begin(&layout, Course { from: resumed, number, whole, in_order: to.in_order() || taps.in_order() });
 
     let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     if length.is_some_and(|length| length > job.block_size as u64) {
@@ -236,7 +236,6 @@ struct Work<'a> {
 
 fn run(workers: usize, work: &Work) -> Result<Moved> {
     let &Work { ref layout, room, source, destination, taps, pace, observer } = work;
-    let rate = &pace.rate;
     let turns = Turnstile::default();
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let total: Mutex<Moved> = Mutex::default();
@@ -244,23 +243,16 @@ fn run(workers: usize, work: &Work) -> Result<Moved> {
         let mut moved = Moved::default();
         let mut step = || -> Result<()> {
             let mut block = Block::new(room).map_err(no_memory)?;
-            loop {
-                let serial = rate.serial();
-                rate.wait(Side::Read, layout.block_size);
-                if !source.next(layout, &mut block, &turns)? {
-                    return Ok(());
-                }
-                drop(serial);
-                let bytes = block.data().len();
-                rate.give_back(Side::Read, layout.block_size - bytes);
+            while source.next(layout, &mut block, &turns)? {
                 taps.see(&block);
-                rate.wait(Side::Write, bytes);
+                pace.rate.wait(Side::Write, block.data().len());
                 destination.put(&block, &turns)?;
                 observer.event(Event::Copied(block.len));
                 tell(pace, observer);
                 moved.bytes += block.len;
                 moved.holes += if block.hole { block.len } else { 0 };
             }
+            Ok(())
         };
         if let Err(error) = step() {
             // The first one is the cause, unless it only says that another failed.
@@ -271,7 +263,7 @@ fn run(workers: usize, work: &Work) -> Result<Moved> {
             drop(first);
             turns.shut();
             taps.shut();
-            rate.shut();
+            pace.rate.shut();
             source.stop();
         }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,10 +20,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For a copy that reads and writes these files or devices. `serial`: see [`Rate::new`].
-    pub fn new(job: &Job, files: &[&File], serial: bool) -> Self {
+    /// For a copy that reads and writes these files or devices.
+    pub fn new(job: &Job, files: &[&File]) -> Self {
         let idle = job.idle.then(|| Arc::new(Idle::new(files)));
-        Self { rate: Rate::new(job.rate_limit, serial), idle }
+        Self { rate: Rate::new(job.rate_limit), idle }
     }
 
     /// What `--idle` saw since it was last asked.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
 use crate::job::{End, Job};
 use crate::origin::{Origin, OwnName};
-use crate::pace::Idle;
+use crate::pace::Pace;
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -30,8 +30,8 @@ pub trait Source: Sync {
     /// How the copy will go; called before the first block is claimed.
     fn begin(&mut self, _layout: &Layout, _course: Course) {}
 
-    /// Others want the disk, too: transfers wait at this gate. What reads no disk has no use for it.
-    fn yield_at(&mut self, _idle: &Arc<Idle>) {}
+    /// Blocks wait for their time under a rate limit, transfers from a disk at the gate of --idle.
+    fn pace(&mut self, pace: &Arc<Pace>);
 
     /// The copy is over before its time: whoever waits in [`Source::next`] should not wait on.
     fn stop(&self) {}
@@ -39,11 +39,6 @@ pub trait Source: Sync {
     /// How many workers it can keep busy whatever the queue depth is.
     fn workers(&self) -> usize {
         1
-    }
-
-    /// Its bytes come one block after another: no two workers read at once.
-    fn serial(&self) -> bool {
-        true
     }
 
     /// The bytes that the copy will have, if that is known.
@@ -85,6 +80,8 @@ pub struct Course {
     pub from: u64,
     /// The number of the first block.
     pub number: u64,
+    /// Holes are wanted as blocks of zeros.
+    pub whole: bool,
     /// Somebody takes the blocks one after another.
     #[cfg_attr(not(feature = "url"), allow(dead_code))]
     pub in_order: bool,

@@ -106,7 +106,8 @@ fn what_is_not_wholly_cached_is_read_direct_and_nothing_comes_in() {
         let (direct, resident) = read(output);
         assert!(direct + resident == len as u64 && resident >= 8 << 20 && direct >= 8 << 20, "{direct} {resident}");
         assert_eq!(inserted.of(&src), 0, "{half}");
-        assert_eq!(cached_pages(&src), there, "{half}");
+        // (Somebody else may reclaim some at any time; the test above is about those that are whole.)
+        assert!(cached_pages(&src) <= there, "{half}");
         same(&dst, &content(len));
     }
     // Here and there a page is missing (as far as the kernel drops a part of a large folio).
@@ -124,7 +125,7 @@ fn what_is_not_wholly_cached_is_read_direct_and_nothing_comes_in() {
     assert!(there < pages && resident < len as u64);
     let (found, inserted) = trace.during(|| copied_without_looking(&src, &dst));
     assert_eq!(found, (len as u64 - resident, resident));
-    assert_eq!((inserted.of(&src), cached_pages(&src)), (0, there));
+    assert!(inserted.of(&src) == 0 && cached_pages(&src) <= there);
 }
 
 fn copied_without_looking(src: &Path, dst: &Path) -> (u64, u64) {
@@ -171,6 +172,25 @@ fn where_the_kernel_does_not_tell_it_is_read_direct() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("were in the page cache"), "{said}");
     assert!(output.stdout == content(LEN));
+}
+
+#[test]
+fn a_device_is_read_from_the_disk_whatever_is_cached_of_it() {
+    needs_root_and!("losetup", "mkfs.ext4");
+    let scratch = Scratch::new();
+    let mount = Mount::filesystem(&scratch, "ext4", 64 << 20, 512);
+    let device = tool("findmnt", ["-no", "SOURCE", mount.at.to_str().unwrap()]);
+    let device = Path::new(device.trim());
+    make_hot(device);
+    // The filesystem has a cache of its own, and writes past the device's.
+    let bytes = content(9_000_001);
+    write(&mount.path("precious"), &bytes);
+    sys::sync_filesystem(&File::open(&mount.at).unwrap()).unwrap();
+    let dst = scratch.path("dst");
+    let (direct, resident) = copied_without_looking(device, &dst);
+    assert_eq!((direct, resident), (64 << 20, 0));
+    let image = fs::read(&dst).unwrap();
+    assert!(image.windows(1024).step_by(1024).any(|block| block == &bytes[8192..9216]), "an old image");
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Idle {
             seen: 0,
             patience: PATIENCE,
             recent: 0,
-            since: now,
+            since: now.checked_sub(2 * LONGEST_PATIENCE).unwrap_or(now),
             news: vec![format!("--idle: {}", disks.describe())],
         };
         let class = sys::io_priority().ok();

@@ -23,9 +23,6 @@ const WORKER: u64 = 400_000_000;
 pub struct Rate {
     limit: Option<f64>,
     sides: [Mutex<Instant>; 2],
-    /// Sources that hand out their bytes one block after another are waited for here: workers that were
-    /// let in, and waited there for a producer, would all read at once when he goes on.
-    serial: Option<Mutex<()>>,
     over: (Mutex<bool>, Condvar),
 }
 
@@ -45,12 +42,11 @@ pub fn blocks(limit: u64, usual: (u64, u64)) -> (u64, u64) {
 }
 
 impl Rate {
-    /// `limit`: bytes per second; None: no limit. `serial`: the source is read by one worker at a time.
-    pub fn new(limit: Option<u64>, serial: bool) -> Self {
+    /// `limit`: bytes per second; None: no limit.
+    pub fn new(limit: Option<u64>) -> Self {
         let now = Instant::now();
-        let serial = (limit.is_some() && serial).then(Mutex::default);
         let limit = limit.map(|limit| limit as f64 * MARGIN);
-        Self { limit, sides: [Mutex::new(now), Mutex::new(now)], serial, over: Default::default() }
+        Self { limit, sides: [Mutex::new(now), Mutex::new(now)], over: Default::default() }
     }
 
     /// True if there is a limit.
@@ -83,17 +79,12 @@ impl Rate {
         Some(begin)
     }
 
-    /// Of what it waited for, so many bytes did not move: holes, the end.
-    pub fn give_back(&self, side: Side, bytes: usize) {
-        if let Some(cost) = self.cost(bytes) {
-            let mut next = self.next(side);
-            *next = next.checked_sub(cost).unwrap_or(*next);
-        }
-    }
-
-    /// Held while a block is read.
-    pub fn serial(&self) -> Option<MutexGuard<'_, ()>> {
-        self.serial.as_ref().map(|serial| serial.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The last of `bytes` have just come: what follows does not come at once with them.
+    pub fn ended(&self, side: Side, bytes: usize) {
+        let Some(cost) = self.cost(bytes) else { return };
+        let mut next = self.next(side);
+        let now = Instant::now();
+        *next = (*next).max(now.checked_sub(SLACK).unwrap_or(now) + cost);
     }
 
     /// The copy is over before its time: nobody waits on.
@@ -136,7 +127,7 @@ mod tests {
     fn no_tenth_of_a_second_sees_more_than_its_share_and_one_block() {
         const LIMIT: u64 = 200_000_000;
         const BLOCK: usize = 64 << 10;
-        let rate = Rate::new(Some(LIMIT), false);
+        let rate = Rate::new(Some(LIMIT));
         let mut now = Instant::now();
         let (began, mut random, mut moved) = (now, 1u64, [Vec::new(), Vec::new()]);
         for i in 0..20_000 {
@@ -164,27 +155,24 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_move_is_given_back() {
-        let rate = Rate::new(Some(1000), false);
+    fn what_came_late_is_followed_after_its_time() {
+        let rate = Rate::new(Some(1_000_000));
         let now = Instant::now();
-        for _ in 0..10 {
-            assert!(rate.book(Side::Read, 100_000, now).is_some_and(|begin| begin <= now));
-            rate.give_back(Side::Read, 100_000);
-        }
-        rate.wait(Side::Read, 1);
-        assert!(rate.book(Side::Read, 1, now).is_some_and(|begin| begin > now));
+        assert!(rate.book(Side::Read, 100_000, now).is_some_and(|begin| begin <= now));
+        rate.ended(Side::Read, 100_000);
+        let late = now + Duration::from_millis(95);
+        assert!(rate.book(Side::Read, 1, late).is_some_and(|begin| begin > late));
     }
 
     #[test]
     fn nobody_waits_when_it_is_over() {
-        let rate = Rate::new(Some(1), true);
+        let rate = Rate::new(Some(1));
         rate.wait(Side::Write, 1000);
         std::thread::scope(|scope| {
             scope.spawn(|| rate.wait(Side::Write, 1)); // 1000 s
             rate.shut();
         });
-        let none = Rate::new(None, true);
+        let none = Rate::new(None);
         (0..1000).for_each(|_| none.wait(Side::Read, usize::MAX));
-        assert!(none.serial().is_none());
     }
 }

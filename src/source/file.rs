@@ -12,7 +12,7 @@ use crate::direct::{Direct, DirectReader, Resident, Traffic};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
 use crate::origin::Identity;
-use crate::pace::Idle;
+use crate::pace::{Pace, Side};
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -38,6 +38,7 @@ pub struct FileSource {
     /// Holes are looked for.
     sparse: bool,
     claimed: Mutex<Claimed>,
+    pace: Option<Arc<Pace>>,
 }
 
 #[derive(Default)]
@@ -83,7 +84,20 @@ impl FileSource {
         // A device's pages are those of whoever opened it, not of a filesystem that is mounted on it.
         let on = job.direct == Direct::Auto && reader.is_direct() && !device;
         let resident = Resident::new(file.try_clone().map_err(fail)?, on);
-        Ok(Self { name: name.into(), reader, resident, file, position, start, len, whole, opened, sparse, claimed })
+        Ok(Self {
+            name: name.into(),
+            reader,
+            resident,
+            file,
+            position,
+            start,
+            len,
+            whole,
+            opened,
+            sparse,
+            claimed,
+            pace: None,
+        })
     }
 
     /// By what it is known again: which file, how long, when it was changed. A device has no such marks.
@@ -163,6 +177,9 @@ impl Source for FileSource {
         if hole {
             return Ok(true);
         }
+        if let Some(pace) = &self.pace {
+            pace.rate.wait(Side::Read, len as usize);
+        }
         let at = self.start + offset;
         if self.resident.read(&mut block.buffer[block.lead..block.lead + len as usize], at) {
             return Ok(true);
@@ -178,14 +195,12 @@ impl Source for FileSource {
     fn begin(&mut self, _layout: &Layout, course: Course) {
         let claimed = self.claimed.get_mut().unwrap_or_else(PoisonError::into_inner);
         (claimed.offset, claimed.number) = (course.from, course.number);
+        self.sparse &= !course.whole;
     }
 
-    fn yield_at(&mut self, idle: &Arc<Idle>) {
-        self.reader.yield_at(idle);
-    }
-
-    fn serial(&self) -> bool {
-        false
+    fn pace(&mut self, pace: &Arc<Pace>) {
+        pace.idle.iter().for_each(|idle| self.reader.yield_at(idle));
+        self.pace = Some(pace.clone());
     }
 
     fn length(&self) -> Option<u64> {

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Source;
@@ -15,6 +15,7 @@ use crate::block::{Block, Layout};
 use crate::direct::{Direct, Traffic};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::pace::{Pace, Side};
 use crate::sys;
 use crate::turnstile::Turnstile;
 
@@ -37,6 +38,7 @@ pub struct StreamSource {
     /// Reads with RWF_DONTCACHE, until that is refused.
     dontcache: AtomicBool,
     state: Mutex<State>,
+    pace: Option<Arc<Pace>>,
 }
 
 #[derive(Default)]
@@ -55,7 +57,7 @@ impl StreamSource {
         }
         let (skip, count, size) = (job.skip, job.count, job.size);
         let dontcache = AtomicBool::new(stored && job.direct == Direct::Auto);
-        Self { name: name.into(), file, skip, count, size, stored, dontcache, state: Mutex::default() }
+        Self { name: name.into(), file, skip, count, size, stored, dontcache, state: Mutex::default(), pace: None }
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -118,12 +120,20 @@ impl Source for StreamSource {
             self.pass_over(&mut block.buffer, turns)?;
             state.skipped = true;
         }
+        let fail = |e| Error::io("reading", &self.name, e);
         let (lead, room) = layout.place(state.offset);
         let left = self.count.map_or(u64::MAX, |count| count - state.offset);
         let room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = self
-            .fill(&mut block.buffer[lead..lead + room], turns)
-            .map_err(|e| Error::io("reading", &self.name, e).at(self.skip + state.offset))?;
+        if let Some(pace) = &self.pace {
+            // What comes late is not made up for: its time begins when it is there.
+            while !turns.is_shut() && !sys::wait_ready(self.file.as_fd(), false, PATIENCE).map_err(fail)? {}
+            pace.rate.wait(Side::Read, room);
+        }
+        let read =
+            self.fill(&mut block.buffer[lead..lead + room], turns).map_err(|e| fail(e).at(self.skip + state.offset))?;
+        if let Some(pace) = &self.pace {
+            pace.rate.ended(Side::Read, read);
+        }
         if turns.is_shut() {
             return Ok(false);
         }
@@ -141,6 +151,10 @@ impl Source for StreamSource {
             return Err(Error::content(&self.name, why));
         }
         Ok(read > 0)
+    }
+
+    fn pace(&mut self, pace: &Arc<Pace>) {
+        self.pace = Some(pace.clone());
     }
 
     fn length(&self) -> Option<u64> {

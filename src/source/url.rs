@@ -23,7 +23,7 @@ mod tls;
 mod transport;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::url::Url;
@@ -38,6 +38,7 @@ use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer};
 use crate::job::{End, Job};
 use crate::origin::Origin;
+use crate::pace::{Pace, Side};
 use crate::turnstile::Turnstile;
 
 /// A server that sends shorter ranges than it is asked for is asked on at once if they have this length.
@@ -66,6 +67,7 @@ pub struct UrlSource<'a> {
     /// The first block of this copy: its offset and number.
     first: (u64, u64),
     lanes: Lanes,
+    pace: Option<Arc<Pace>>,
 }
 
 /// Asks for the URL, and takes what the answer's header says.
@@ -98,6 +100,7 @@ pub fn open<'a>(
         restarts,
         first: (0, 0),
         lanes: Lanes::default(),
+        pace: None,
     };
     let disposition = source.ask_first(job)?;
     let own_name = name::own_name(&source.asked, disposition.as_deref());
@@ -284,6 +287,9 @@ impl Source for UrlSource<'_> {
         let offset = lane.at;
         let (lead, room) = layout.place(offset);
         let room = room.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
+        if let Some(pace) = &self.pace {
+            pace.rate.wait(Side::Read, room);
+        }
         let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], turns) {
             // Another worker failed, and ended the connections: that is not this one's story.
             Err(_) | Ok(_) if turns.is_shut() => return Ok(false),
@@ -331,8 +337,8 @@ impl Source for UrlSource<'_> {
         self.connections
     }
 
-    fn serial(&self) -> bool {
-        self.connections == 1
+    fn pace(&mut self, pace: &Arc<Pace>) {
+        self.pace = Some(pace.clone());
     }
 
     fn length(&self) -> Option<u64> {
