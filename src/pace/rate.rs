@@ -64,9 +64,9 @@ impl Rate {
         }
     }
 
-    /// Takes the next place in time for `bytes`. None: there is no limit.
+    /// Takes the next place in time for `bytes`. None: there is no limit, or nothing to move (a hole).
     fn book(&self, side: Side, bytes: usize, now: Instant) -> Option<Instant> {
-        let cost = self.cost(bytes)?;
+        let cost = self.cost(bytes).filter(|cost| !cost.is_zero())?;
         // Writes fall halfway between two reads: a disk that has both rests in between.
         let halfway = match side {
             Side::Read => None,
@@ -159,6 +159,7 @@ mod tests {
         let rate = Rate::new(Some(1_000_000));
         let now = Instant::now();
         assert!(rate.book(Side::Read, 100_000, now).is_some_and(|begin| begin <= now));
+        assert_eq!(rate.book(Side::Write, 0, now), None, "a hole waits for nothing");
         rate.ended(Side::Read, 100_000);
         let late = now + Duration::from_millis(95);
         assert!(rate.book(Side::Read, 1, late).is_some_and(|begin| begin > late));
