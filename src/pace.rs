@@ -10,6 +10,7 @@ pub use idle::{Idle, Usual};
 pub use rate::{Rate, Side, blocks};
 
 use crate::job::Job;
+use crate::sys;
 
 /// What `--rate-limit` and `--idle` ask for. Without them it stands in nobody's way.
 pub struct Pace {
@@ -17,17 +18,31 @@ pub struct Pace {
     pub rate: Rate,
     /// The gate for every transfer to and from a disk.
     pub idle: Option<Arc<Idle>>,
+    /// Pauses of a tenth of a millisecond are to be no longer than that.
+    punctual: bool,
 }
 
 impl Pace {
-    /// For a copy that reads and writes these files or devices.
+    /// For a copy that reads and writes these files or devices, by the calling thread and those that it
+    /// starts.
     pub fn new(job: &Job, files: &[&File]) -> Self {
         let idle = job.idle.then(|| Arc::new(Idle::new(files)));
-        Self { rate: Rate::new(job.rate_limit), idle }
+        // What refuses it (a container's filter) goes a little slower.
+        let punctual = (job.idle || job.rate_limit.is_some()) && sys::set_punctual(true).is_ok();
+        Self { rate: Rate::new(job.rate_limit), idle, punctual }
     }
 
     /// What `--idle` saw since it was last asked.
     pub fn news(&self) -> Vec<String> {
         self.idle.as_ref().map_or(Vec::new(), |idle| idle.news())
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        if self.punctual {
+            // The thread may be a caller's. It was not refused before.
+            let _ = sys::set_punctual(false);
+        }
     }
 }

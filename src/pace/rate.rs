@@ -10,10 +10,10 @@ const SLACK: Duration = Duration::from_millis(1);
 const MARGIN: f64 = 0.99;
 /// About so many blocks a second, if they are not to be smaller than this: a disk is never busy with one
 /// for long, and there is no burst.
-const BLOCKS: u64 = 3000;
+const BLOCKS: u64 = 4000;
 const SMALLEST: u64 = 64 << 10;
 /// A whole number of pages, and of chunks of a BLAKE3 tree.
-const STEP: u64 = 32 << 10;
+const STEP: u64 = 16 << 10;
 /// Bytes per second that one worker can move in such blocks on a flash disk. One is kinder than two: who
 /// shares the disk never waits for more than one block.
 const WORKER: u64 = 400_000_000;
@@ -112,9 +112,9 @@ mod tests {
         for (limit, size, depth) in [
             (1, 64 << 10, 1),
             (100 << 20, 64 << 10, 1),
-            (350_000_000, 96 << 10, 1),
-            (550_000_000, 160 << 10, 2),
-            (3_000_000_000, 960 << 10, 4),
+            (350_000_000, 80 << 10, 1),
+            (550_000_000, 128 << 10, 2),
+            (3_000_000_000, 720 << 10, 4),
             (20 << 30, 4 << 20, 4),
             (u64::MAX, 4 << 20, 4),
         ] {
