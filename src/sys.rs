@@ -31,6 +31,8 @@ const BLKGETSIZE64: libc::Ioctl =
 pub const MEMORY_FILESYSTEMS: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 /// Superblock magic of btrfs.
 pub const BTRFS: i64 = 0x9123_683e;
+/// Superblock magic of overlayfs.
+const OVERLAYFS: i64 = 0x794c_7630;
 /// Filesystems whose files are made up as they are read, so that their length says nothing:
 /// proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs, configfs, bpf, pstore, efivarfs.
 pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
@@ -290,7 +292,8 @@ pub struct CacheStat {
 }
 
 /// The page cache's figures for a range of a file (`cachestat`, Linux 6.5; `len` 0 means to the end).
-/// Fails with ENOSYS on older kernels and EPERM for files that the caller could not write.
+/// Fails with ENOSYS on older kernels and on overlayfs, where the pages are those of another file, below,
+/// and with EPERM for files that the caller could not write.
 pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
     let range = [start, len];
     let mut counts = [0u64; 5];
@@ -300,6 +303,9 @@ pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
         return Err(io::Error::last_os_error());
     }
     let [cached, dirty, write_back, evicted, recently_evicted] = counts;
+    if cached == 0 && filesystem(file)? == OVERLAYFS && file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
     Ok(CacheStat { cached, dirty, write_back, evicted, recently_evicted })
 }
 
@@ -368,8 +374,14 @@ impl Drop for Window {
     }
 }
 
-/// True if the caller could write the file: only then does mincore(2) tell the truth (Linux 5.2).
-pub fn may_write(file: &File) -> bool {
+/// True if mincore(2) tells the caller the truth: of files that are his own, or that he could write (Linux
+/// 5.2; fs/inode.c, inode_owner_or_capable).
+pub fn mincore_tells(file: &File) -> bool {
+    // SAFETY: gives an integer, and cannot fail.
+    let me = unsafe { libc::geteuid() };
+    if file.metadata().is_ok_and(|found| found.uid() == me) {
+        return true;
+    }
     let Ok(name) = path(&fd_path(file)) else { return false };
     // SAFETY: the string ends in NUL and outlives the call.
     unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }

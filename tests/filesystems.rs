@@ -145,6 +145,20 @@ fn overlay_passes_direct_io_on() {
     let under = |name: &str| scratch.path("upper").join(name);
     assert_eq!(inserted.of(&under("src")), 0);
     assert!(inserted.of(&under("dst")) <= 1);
+    assert_eq!(cached_pages(&under("dst")), 0);
+    // cachestat sees nothing of a file there, and must not be taken for "nothing is cached".
+    let resident = |path: &Path| {
+        let output = run(["--residency".as_ref(), "--json".as_ref(), path.as_os_str()]);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["resident"].clone()
+    };
+    assert_eq!(resident(&src), 0);
+    fs::read(&src).unwrap();
+    assert_eq!(resident(&src), 1221);
+    let output = run(["--json".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["read"]["resident"], 5_000_001);
+    assert_eq!((resident(&src), cached_pages(&under("dst"))), (1221.into(), 0));
 }
 
 #[test]

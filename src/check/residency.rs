@@ -1,10 +1,9 @@
-//! What of a file is in the page cache. Asked of cachestat(2) (Linux 6.5), else of mincore(2) where
-//! it tells the truth, else unknown: mincore calls everything resident for a caller who could not
-//! write the file (Linux 5.2), and misses pages that are not up to date.
+//! What of a file is in the page cache. Asked of cachestat(2) (Linux 6.5, not on overlayfs), else of
+//! mincore(2) where it tells the truth, else unknown: mincore calls everything resident for a caller who
+//! could not write the file (Linux 5.2), and misses pages that are not up to date.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
 use crate::sys::{self, CacheStat, Window};
 
@@ -28,7 +27,7 @@ pub struct Residency {
 pub enum Cache {
     /// Everything.
     Known(CacheStat),
-    /// Resident pages only (before Linux 6.5).
+    /// Resident pages only (before Linux 6.5, and on overlayfs).
     Resident(u64),
     /// The kernel does not tell this caller.
     #[default]
@@ -48,12 +47,11 @@ impl Cache {
 
 /// Asks for a whole file or block device.
 pub fn of(file: &File) -> io::Result<Residency> {
-    let found = file.metadata()?;
     let bytes = sys::length(file)?;
     let pages = bytes.div_ceil(sys::page_size());
     let cache = match sys::cache_stat(file, 0, 0) {
         Ok(stat) => Cache::Known(stat),
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && (sys::may_write(file) || found.uid() == 0) => {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::mincore_tells(file) => {
             Cache::Resident(by_mincore(file, bytes)?)
         }
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP)) => Cache::Unknown,

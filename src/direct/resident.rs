@@ -60,7 +60,7 @@ impl Resident {
         let pages = span.div_ceil(sys::page_size());
         let counted = match sys::cached_pages(&self.file, start, span) {
             Ok(cached) if cached < pages => return Ok(false),
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::may_write(&self.file) => false,
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::mincore_tells(&self.file) => false,
             cached => cached.map(|_| true)?,
         };
         let mut done = 0;
@@ -74,8 +74,8 @@ impl Resident {
                 return Ok(false);
             }
             let window = Window::new(&self.file, from - skew as u64, skew + len)?;
-            // Before Linux 6.5, and only where mincore tells the truth. (Before 6.3 the pages are then marked
-            // as used, whatever the mapping says.)
+            // Before Linux 6.5 and on overlayfs, and only where mincore tells the truth. (Before 6.3 the pages are
+            // then marked as used, whatever the mapping says.)
             if !counted && window.resident()?.iter().any(|page| page & 1 == 0) {
                 return Ok(false);
             }
