@@ -1,7 +1,7 @@
 //! What was written, read back from the medium and compared.
 //!
-//! Not the data are kept for that but a digest of each block: 32 bytes a block, which is 8 MiB per
-//! TiB at the default block size (twice that at most, while the list grows).
+//! Not the data are kept for that but a digest of each range of 4 MiB, however small the blocks are that
+//! it was copied in: 32 bytes each, which is 8 MiB per TiB (twice that at most, while the list grows).
 
 use std::fs::File;
 use std::path::Path;
@@ -15,18 +15,31 @@ use crate::job::Job;
 use crate::pace::{Pace, Rate, Side};
 use crate::sys;
 
-/// Enough of a BLAKE3 digest to tell any two blocks apart that were not made to collide.
-const BYTES: usize = 16;
+/// Neighbours become one that begin in the same of these.
+const RANGE: u64 = Job::BLOCK_SIZE as u64;
+/// The digest of a range is the sum of those of its pieces, which end at multiples of this: so it does not
+/// depend on how the range was cut into blocks, if the cuts are at such multiples, too.
+const PIECE: u64 = 16 << 10;
+/// So far back neighbours are looked for: workers overtake each other, but not for long.
+const NEAR: usize = 64;
 
 struct Entry {
     offset: u64,
     len: u64,
     /// [`HOLE`]: it must read as zeros.
-    digest: [u8; BYTES],
+    digest: u128,
 }
 
 /// No digest of data that anybody will ever see.
-const HOLE: [u8; BYTES] = [0; BYTES];
+const HOLE: u128 = 0;
+
+impl Entry {
+    /// True if `next` follows at once, and both can be one.
+    fn joins(&self, next: &Entry) -> bool {
+        let follows = self.offset + self.len == next.offset && next.offset.is_multiple_of(PIECE);
+        follows && self.offset / RANGE == next.offset / RANGE && self.digest != HOLE && next.digest != HOLE
+    }
+}
 
 /// Where in the file reading failed, and why.
 type Failed = (u64, std::io::Error);
@@ -48,9 +61,18 @@ struct Mismatch {
 impl Ledger {
     /// Notes a block.
     pub fn see(&self, block: &Block) {
-        let digest = if block.hole { HOLE } else { digest(block.data()) };
-        let entry = Entry { offset: block.offset, len: block.len, digest };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        let digest = if block.hole { HOLE } else { digest(block.data(), block.offset) };
+        let mut entry = Entry { offset: block.offset, len: block.len, digest };
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let near = |entry: &Entry, other: &Entry| other.joins(entry) || entry.joins(other);
+        let from = entries.len().saturating_sub(NEAR);
+        while let Some(found) = entries[from..].iter().position(|other| near(&entry, other)) {
+            let other = entries.remove(from + found);
+            entry.offset = entry.offset.min(other.offset);
+            entry.len += other.len;
+            entry.digest = entry.digest.wrapping_add(other.digest);
+        }
+        entries.push(entry);
     }
 
     /// Reads `file` back, where the copy begins at `base`. Fails if it is not what was read from the
@@ -133,36 +155,94 @@ fn holds(
     block_size: usize,
     rate: &Rate,
 ) -> std::result::Result<bool, Failed> {
-    let mut done = 0;
-    while done < entry.len {
-        let at = base + entry.offset + done;
+    let (mut at, end, mut sum) = (entry.offset, entry.offset + entry.len, HOLE);
+    while at < end {
         if entry.digest == HOLE {
             // What is a hole there, too, holds no bytes that could be wrong.
-            let data = reader.next_data(at).map_err(|e| (at, e))?;
-            let skip = data.saturating_sub(at).min(entry.len - done);
+            let data = reader.next_data(base + at).map_err(|e| (base + at, e))?;
+            let skip = data.saturating_sub(base + at).min(end - at);
             if skip > 0 {
-                done += skip;
+                at += skip;
                 continue;
             }
         }
-        let len = (entry.len - done).min(block_size as u64) as usize;
-        rate.wait(Side::Read, len);
-        let read = reader.read_block(buffer, 0, at, len).map_err(|e| (at, e))?;
-        let bytes = &buffer[..read];
-        let good = match entry.digest {
-            HOLE => bytes.iter().all(|byte| *byte == 0),
-            expected => digest(bytes) == expected,
+        let most = at + block_size as u64;
+        let to = match most - most % PIECE {
+            _ if most >= end => end,
+            cut if cut > at => cut,
+            _ => most,
         };
-        if read < len || !good {
+        let len = (to - at) as usize;
+        rate.wait(Side::Read, len);
+        let read = reader.read_block(buffer, 0, base + at, len).map_err(|e| (base + at, e))?;
+        let bytes = &buffer[..read];
+        if read < len || entry.digest == HOLE && bytes.iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
-        done += len as u64;
+        if entry.digest != HOLE {
+            sum = sum.wrapping_add(digest(bytes, at));
+        }
+        at = to;
     }
-    Ok(true)
+    Ok(sum == entry.digest)
 }
 
-fn digest(bytes: &[u8]) -> [u8; BYTES] {
-    let mut short = [0; BYTES];
-    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..BYTES]);
-    short
+/// Enough of BLAKE3 to tell any two ranges apart that were not made to collide, wherever they are.
+fn digest(mut bytes: &[u8], mut at: u64) -> u128 {
+    let mut sum = HOLE;
+    while !bytes.is_empty() {
+        let (piece, rest) = bytes.split_at(bytes.len().min((PIECE - at % PIECE) as usize));
+        let mut key = [0; blake3::KEY_LEN];
+        key[..8].copy_from_slice(&at.to_le_bytes());
+        let mut short = [0; size_of::<u128>()];
+        short.copy_from_slice(&blake3::keyed_hash(&key, piece).as_bytes()[..size_of::<u128>()]);
+        sum = sum.wrapping_add(u128::from_le_bytes(short));
+        (bytes, at) = (rest, at + piece.len() as u64);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The entries that blocks of these offsets and lengths leave, in the order of the file.
+    fn entries(blocks: &[(u64, u64)], content: &[u8]) -> Vec<(u64, u64, u128)> {
+        let ledger = Ledger::default();
+        for &(offset, len) in blocks {
+            let mut block = Block::new(len as usize).expect("memory");
+            block.buffer[..len as usize].copy_from_slice(&content[offset as usize..][..len as usize]);
+            (block.offset, block.len) = (offset, len);
+            ledger.see(&block);
+        }
+        let mut entries = ledger.0.into_inner().expect("entries");
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        entries.iter().map(|entry| (entry.offset, entry.len, entry.digest)).collect()
+    }
+
+    #[test]
+    fn a_range_has_one_digest_however_small_and_disordered_its_blocks_come() {
+        let content: Vec<u8> = (0..9u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let cut = |size: u64| -> Vec<(u64, u64)> {
+            let end = content.len() as u64;
+            (0..end).step_by(size as usize).map(|at| (at, size.min(end - at))).collect()
+        };
+        let whole = entries(&cut(RANGE), &content);
+        assert_eq!(whole.iter().map(|entry| entry.1).collect::<Vec<_>>(), [RANGE, RANGE, 1 << 20]);
+        for size in [16 << 10, 64 << 10, 512 << 10] {
+            let mut blocks = cut(size);
+            assert_eq!(entries(&blocks, &content), whole, "{size}");
+            blocks.chunks_mut(7).for_each(<[_]>::reverse);
+            assert_eq!(entries(&blocks, &content), whole, "{size}");
+        }
+        // What ends elsewhere stays by itself, or begins a new one.
+        assert_eq!(entries(&cut(80 << 10), &content).len(), 3);
+        assert_eq!(entries(&cut(6 << 20), &content).len(), 2);
+        assert_eq!(entries(&[(0, 5000), (5000, 5000)], &content).len(), 2);
+        assert_eq!(entries(&[(0, 16 << 10), (32 << 10, 16 << 10)], &content).len(), 2);
+        // Two pieces that changed places are two others.
+        let mut swapped = content.clone();
+        swapped[..64 << 10].rotate_left(32 << 10);
+        assert_ne!(entries(&cut(64 << 10), &swapped)[0], whole[0]);
+    }
 }
