@@ -66,6 +66,16 @@ fn every_row_has_every_round() {
 }
 
 #[test]
+fn what_was_skipped_is_said_until_it_is_measured() {
+    let mut results = Results::read(&draw::results_path(root()));
+    results.skip("file-1g", "no room".into());
+    assert!(table::results_md(&results).contains("- file-1g: no room\n"));
+    let again = Results::read(&draw::results_path(root())).cases.into_iter().find(|case| case.name == "file-1g");
+    results.merge(again.unwrap(), &["file-1g"]);
+    assert!(!table::results_md(&results).contains("no room"));
+}
+
+#[test]
 fn figures_are_shown_with_three_digits_or_so() {
     let shown = [0.001_234, 0.0123, 0.123, 1.234, 12.34].map(table::seconds);
     assert_eq!(shown, ["1.23 ms", "12.3 ms", "123 ms", "1.23 s", "12.3 s"]);

@@ -1,26 +1,7 @@
 //! A bar for each command of each case, as SVG.
 
 use crate::results::{Case, Results, Row, range};
-use crate::table::{seconds, times};
-
-/// Cases in the chart. The sweeps are tables only.
-const SHOWN: [&str; 15] = [
-    "file-4k",
-    "file-1m",
-    "file-64m",
-    "file-1g",
-    "file-8g",
-    "hot-1g",
-    "half-hot-1g",
-    "dirty-1g",
-    "sparse-64g",
-    "pipe-in",
-    "pipe-out",
-    "verify",
-    "url",
-    "4kn-1g",
-    "zram-1g",
-];
+use crate::table::{MAIN, seconds, times};
 
 const WIDTH: f64 = 960.0;
 const PANEL: f64 = 464.0;
@@ -72,7 +53,8 @@ pub fn svg(results: &Results) -> String {
     let mut body = String::new();
     // Each panel goes where there is most room; the bottom of both columns.
     let mut bottom = [28.0f64; 2];
-    for case in SHOWN.iter().filter_map(|name| results.case(name)) {
+    // The sweeps are tables only.
+    for case in MAIN.iter().chain(&["url"]).filter_map(|name| results.case(name)) {
         let column = usize::from(bottom[1] < bottom[0]);
         let (panel, height) = panel(case);
         let x = column as f64 * (WIDTH - PANEL);

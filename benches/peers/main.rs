@@ -89,19 +89,20 @@ fn main() {
     let path = if keep { draw::results_path(root) } else { target().join("bench-results.json") };
     let date = common::tool("date", ["-u", "+%F"]).trim().to_string();
     let asked = |name: &str| names.is_empty() || names.contains(&name);
-    let (mut skipped, mut failed) = (Vec::new(), false);
+    let mut failed = false;
     // Each case is kept as soon as it is there: the next one may be interrupted.
+    let skip = |name: &str, why: String| {
+        println!("skipped: {name}: {why}");
+        change(&path, |results| results.skip(name, why));
+    };
     for task in tasks.iter().filter(|task| asked(task.name)) {
         println!();
         match alone(|| run(task, &date)) {
             Some(Ok(case)) => {
                 print!("{}", table::text(&case));
-                let mut results = Results::read(&path);
-                results.tools = peer::versions();
-                results.merge(case, &order);
-                results.write(&path);
+                change(&path, |results| results.merge(case, &order));
             }
-            Some(Err(why)) => skipped.push(format!("{}: {why}", task.name)),
+            Some(Err(why)) => skip(task.name, why),
             None => failed = true,
         }
     }
@@ -110,19 +111,13 @@ fn main() {
         match alone(|| neighbours::measure(scale(), rounds(3), &date)) {
             Some(Ok(found)) => {
                 print!("{}", table::frontier_text(&found));
-                let mut results = Results::read(&path);
-                results.tools = peer::versions();
-                results.frontier = Some(found);
-                results.write(&path);
+                change(&path, |results| results.show(NEIGHBOURS, found));
             }
-            Some(Err(why)) => skipped.push(format!("{NEIGHBOURS}: {why}")),
+            Some(Err(why)) => skip(NEIGHBOURS, why),
             None => failed = true,
         }
     }
     println!();
-    for skipped in skipped {
-        println!("skipped: {skipped}");
-    }
     println!("kept: {}", path.display());
     if keep {
         draw::write(root);
@@ -131,6 +126,14 @@ fn main() {
         println!("failed: see above");
         exit(1);
     }
+}
+
+/// Changes the figures that are kept.
+fn change(path: &Path, how: impl FnOnce(&mut Results)) {
+    let mut results = Results::read(path);
+    results.tools = peer::versions();
+    how(&mut results);
+    results.write(path);
 }
 
 /// A case that panics, and has said why, does not take the others with it; an interruption does.

@@ -1,6 +1,7 @@
 //! What was measured, as `results.json` keeps it: every round's own figures, so that medians and
 //! spreads can be made again by anyone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -67,6 +68,8 @@ pub struct Results {
     pub tools: Vec<String>,
     pub cases: Vec<Case>,
     pub frontier: Option<Frontier>,
+    /// Cases that could not be measured when they were last asked for, and why.
+    pub skipped: BTreeMap<String, String>,
 }
 
 impl Results {
@@ -78,21 +81,38 @@ impl Results {
             tools: list(&value["tools"], text),
             cases: list(&value["cases"], Case::from_json),
             frontier: value["frontier"].is_object().then(|| Frontier::from_json(&value["frontier"])),
+            skipped: value["skipped"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, why)| (name.clone(), text(why)))
+                .collect(),
         }
     }
 
     pub fn write(&self, path: &Path) {
         let cases: Vec<Value> = self.cases.iter().map(Case::to_json).collect();
         let frontier = self.frontier.as_ref().map(Frontier::to_json);
-        let value = json!({ "tools": self.tools, "cases": cases, "frontier": frontier });
+        let value = json!({ "tools": self.tools, "cases": cases, "frontier": frontier, "skipped": self.skipped });
         std::fs::write(path, format!("{value:#}\n")).unwrap();
     }
 
     /// A case that was measured again takes the place of its earlier self; `order` has all the names.
     pub fn merge(&mut self, case: Case, order: &[&str]) {
+        self.skipped.remove(&case.name);
         self.cases.retain(|known| known.name != case.name);
         self.cases.push(case);
         self.cases.sort_by_key(|case| order.iter().position(|name| *name == case.name));
+    }
+
+    /// The same for the copies beside a reader.
+    pub fn show(&mut self, name: &str, frontier: Frontier) {
+        self.skipped.remove(name);
+        self.frontier = Some(frontier);
+    }
+
+    pub fn skip(&mut self, name: &str, why: String) {
+        self.skipped.insert(name.into(), why);
     }
 
     pub fn case(&self, name: &str) -> Option<&Case> {

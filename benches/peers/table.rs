@@ -2,8 +2,8 @@
 
 use crate::results::{Case, Frontier, Results, Row, median, range};
 
-/// The README's cases, in its order.
-const MAIN: [&str; 14] = [
+/// The cases of the README's table and of the chart, in this order.
+pub const MAIN: [&str; 14] = [
     "file-4k",
     "file-1m",
     "file-64m",
@@ -204,6 +204,10 @@ pub fn results_md(results: &Results) -> String {
     };
     let tools: String = results.tools.iter().map(|tool| format!("- {tool}\n")).collect();
     out += &format!("\n<details><summary>Versions</summary>\n\n{tools}\n</details>\n");
+    let skipped: String = results.skipped.iter().map(|(case, why)| format!("- {case}: {why}\n")).collect();
+    if !skipped.is_empty() {
+        out += &format!("\nSkipped:\n\n{skipped}");
+    }
     for case in &results.cases {
         let rounds = rounds(case.own().wall.len());
         out += &format!("\n## {}: {}\n\n", case.name, case.title);
