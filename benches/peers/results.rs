@@ -83,8 +83,8 @@ impl Results {
             frontier: value["frontier"].is_object().then(|| Frontier::from_json(&value["frontier"])),
             skipped: value["skipped"]
                 .as_object()
-                .unwrap()
-                .iter()
+                .into_iter()
+                .flatten()
                 .map(|(name, why)| (name.clone(), text(why)))
                 .collect(),
         }
