@@ -18,8 +18,8 @@ pub struct Pace {
     pub rate: Rate,
     /// The gate for every transfer to and from a disk.
     pub idle: Option<Arc<Idle>>,
-    /// Pauses of a tenth of a millisecond are to be no longer than that.
-    punctual: bool,
+    /// Pauses of a tenth of a millisecond are to be no longer than that. This is what the caller had.
+    slack: Option<i32>,
 }
 
 impl Pace {
@@ -28,8 +28,9 @@ impl Pace {
     pub fn new(job: &Job, files: &[&File]) -> Self {
         let idle = job.idle.then(|| Arc::new(Idle::new(files)));
         // What refuses it (a container's filter) goes a little slower.
-        let punctual = (job.idle || job.rate_limit.is_some()) && sys::set_punctual(true).is_ok();
-        Self { rate: Rate::new(job.rate_limit), idle, punctual }
+        let paced = job.idle || job.rate_limit.is_some();
+        let slack = if paced { sys::set_timer_slack(1).ok() } else { None };
+        Self { rate: Rate::new(job.rate_limit), idle, slack }
     }
 
     /// What `--idle` saw since it was last asked.
@@ -40,9 +41,7 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        if self.punctual {
-            // The thread may be a caller's. It was not refused before.
-            let _ = sys::set_punctual(false);
-        }
+        // The thread may be a caller's. It was not refused before.
+        let _ = self.slack.map(sys::set_timer_slack);
     }
 }

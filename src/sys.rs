@@ -204,6 +204,11 @@ pub fn filesystem(file: &File) -> io::Result<i64> {
     Ok(i64::from(found.f_type as u32))
 }
 
+/// True for a file on overlayfs: its pages are those of another file, below, and some calls do not get there.
+fn overlays(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.is_file()) && filesystem(file).is_ok_and(|magic| magic == OVERLAYFS)
+}
+
 /// Sets or clears O_DIRECT on an open file (fcntl(2), F_SETFL).
 pub fn set_direct(file: &File, on: bool) -> io::Result<()> {
     let fd = file.as_raw_fd();
@@ -263,6 +268,9 @@ pub fn advise(file: &File, start: u64, len: u64, advice: libc::c_int) -> io::Res
 /// clean, not durable.
 pub fn write_back(file: &File, start: u64, len: u64) -> io::Result<()> {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    if overlays(file) {
+        return file.sync_data(); // there it does nothing, and says that it did
+    }
     let (start, len) = (offset(start)?, offset(len)?);
     // SAFETY: integers only.
     retry(|| check(unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) }))?;
@@ -303,11 +311,14 @@ pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
         return Err(io::Error::last_os_error());
     }
     let [cached, dirty, write_back, evicted, recently_evicted] = counts;
-    if cached == 0 && filesystem(file)? == OVERLAYFS && file.metadata()?.is_file() {
+    if cached == 0 && overlays(file) {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     Ok(CacheStat { cached, dirty, write_back, evicted, recently_evicted })
 }
+
+/// Bytes that mincore looks at in one go: 64 Ki pages, so that a file of any size fits in the address space.
+pub const WINDOW: u64 = 256 << 20;
 
 /// A part of a file, mapped to ask about its pages, or to have what is in them. No reference into it is
 /// ever made: the file is others' to change and to cut.
@@ -351,6 +362,11 @@ impl Window {
         Ok(pages)
     }
 
+    /// How many pages are in the cache.
+    pub fn resident_pages(&self) -> io::Result<u64> {
+        Ok(self.resident()?.iter().filter(|page| **page & 1 == 1).count() as u64)
+    }
+
     /// Maps `count` pages from page `first` on, that are in the cache, so that pagemap shows where they
     /// are (`MADV_POPULATE_READ`, Linux 5.14: an error where a touch would be a SIGBUS).
     pub fn populate(&self, first: usize, count: usize) -> io::Result<()> {
@@ -374,22 +390,37 @@ impl Drop for Window {
     }
 }
 
-/// True if mincore(2) tells the caller the truth: of files that are his own, or that he could write (Linux
-/// 5.2; fs/inode.c, inode_owner_or_capable).
+/// True if mincore(2) tells the caller the truth. It calls every page resident for a caller who could not
+/// write the file (Linux 5.2), on overlayfs the one below; so it is asked for a page that cannot be.
 pub fn mincore_tells(file: &File) -> bool {
-    // SAFETY: gives an integer, and cannot fail.
-    let me = unsafe { libc::geteuid() };
-    if file.metadata().is_ok_and(|found| found.uid() == me) {
-        return true;
-    }
-    let Ok(name) = path(&fd_path(file)) else { return false };
-    // SAFETY: the string ends in NUL and outlives the call.
-    unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+    let probe = || {
+        let behind = length(file)?.saturating_add(64 << 20).next_multiple_of(page_size());
+        Window::new(file, behind, page_size() as usize)?.resident_pages()
+    };
+    probe().is_ok_and(|pages| pages == 0)
 }
 
-/// The number of cached pages in a range; see [`cache_stat`].
+/// The number of cached pages in a range: of cachestat(2), else of mincore(2) where that tells the truth,
+/// unless the range is so long that it would take seconds. `len` 0 means to the end. Fails with ENOSYS or
+/// EPERM if the kernel does not tell.
 pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
-    Ok(cache_stat(file, start, len)?.cached)
+    const MOST: u64 = 16 << 30;
+    let error = match cache_stat(file, start, len) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => e,
+        stat => return Ok(stat?.cached),
+    };
+    let end = if len == 0 { length(file)? } else { start.saturating_add(len) };
+    let mut at = start - start % page_size();
+    if end.saturating_sub(at) > MOST || !mincore_tells(file) {
+        return Err(error);
+    }
+    let mut cached = 0;
+    while at < end {
+        let part = WINDOW.min(end - at);
+        cached += Window::new(file, at, part as usize)?.resident_pages()?;
+        at += part;
+    }
+    Ok(cached)
 }
 
 /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`: None behind the last data.
@@ -576,13 +607,14 @@ pub fn set_io_priority(priority: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the calling thread, and those that it starts, woken when it asked to be, instead of up to 50 µs
-/// later (PR_SET_TIMERSLACK(2const)); or again as before.
-pub fn set_punctual(punctual: bool) -> io::Result<()> {
-    let nanoseconds: libc::c_ulong = if punctual { 1 } else { 0 }; // 0: as the thread was born
+/// By how many nanoseconds the calling thread, and those that it starts, may be woken later than it asked
+/// to be, usually 50,000 (PR_SET_TIMERSLACK(2const)). Gives what it was before.
+pub fn set_timer_slack(nanoseconds: libc::c_int) -> io::Result<libc::c_int> {
     // SAFETY: integers only.
-    check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) })?;
-    Ok(())
+    let before = check(unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) })?;
+    // SAFETY: as above; the kernel takes an unsigned long.
+    check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, libc::c_ulong::try_from(nanoseconds).unwrap_or(0)) })?;
+    Ok(before)
 }
 
 /// True if whoever started us had this signal ignored, as nohup(1) does.

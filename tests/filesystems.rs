@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
+use std::process::Command;
 
 use common::*;
 
@@ -159,6 +162,55 @@ fn overlay_passes_direct_io_on() {
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["read"]["resident"], 5_000_001);
     assert_eq!((resident(&src), cached_pages(&under("dst"))), (1221.into(), 0));
+    let hole = mount.path("hole");
+    sparse(&hole, 1 << 20, &[]);
+    fs::read(&hole).unwrap();
+    assert_eq!(resident(&hole), 256);
+    // Pages of others stay, in the block that is cut, too.
+    write(&dst, &content(5000));
+    fs::read(&dst).unwrap();
+    copies(["--in-place", "--seek", "8192", src.to_str().unwrap(), dst.to_str().unwrap()].map(OsStr::new));
+    assert_eq!(cached_pages(&under("dst")), 2);
+    // sync_file_range does nothing there.
+    copies(["--no-sync".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert_eq!(cached_pages(&under("dst")), 0);
+}
+
+#[test]
+fn what_mincore_hides_from_the_caller_on_an_overlay_is_not_read_from_the_cache() {
+    needs_root_and!("mount", "setpriv");
+    let scratch = Scratch::new();
+    for dir in ["lower", "upper", "work", "out"] {
+        fs::create_dir(scratch.path(dir)).unwrap();
+    }
+    let lower = scratch.path("lower").join("src");
+    write(&lower, &content(5_000_001));
+    let dirs = format!(
+        "metacopy=on,lowerdir={},upperdir={},workdir={}",
+        scratch.path("lower").display(),
+        scratch.path("upper").display(),
+        scratch.path("work").display()
+    );
+    let mount = Mount::with(&scratch, &["-t", "overlay", "overlay", "-o", &dirs], None);
+    // The owner changes, the data stay root's, below: mincore goes by those, and calls every page resident.
+    let src = mount.path("src");
+    chown(&src, Some(65534), None).unwrap();
+    chown(scratch.path("out"), Some(65534), None).unwrap();
+    assert!(!scratch.path("upper").join("src").metadata().is_ok_and(|found| found.blocks() > 100), "no metacopy");
+    make_cold(&lower);
+    // He may pass the directories above this one, which are perhaps root's alone.
+    let caps = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_dio-cp")];
+    let run = |words: &[&str]| {
+        let output = Command::new("setpriv").args(caps).args(nobody).args(words).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default())
+    };
+    let (src, dst) = (src.to_str().unwrap(), scratch.path("out").join("dst"));
+    let (_, found) = run(&["--json", "--residency", src]);
+    assert_eq!(found["unknown"], 1, "{found}");
+    let (code, found) = run(&["--json", src, dst.to_str().unwrap()]);
+    assert_eq!((code, &found["read"]["resident"]), (Some(0), &0.into()), "{found}");
+    assert_eq!(cached_pages(&lower), 0);
 }
 
 #[test]

@@ -192,9 +192,9 @@ fn the_man_page_is_made_from_the_definition() {
     section(
         &mut text,
         "VERIFY",
-        &["For --verify a digest of each block is kept, not the data: 32 bytes a block, 8 MiB per TiB at the \
-           default block size, and twice that at most while the list grows. What is read back comes from the medium, past the page cache, where direct I/O is \
-           to be had."],
+        &["For --verify a digest of each range of 4 MiB is kept, not the data: 48 bytes each, 12 MiB per TiB, and \
+           twice that at most while the list grows. What is read back comes from the medium, past the page cache, \
+           where direct I/O is to be had."],
     );
     terms(&mut text, "EXAMPLES", &EXAMPLES);
     section(&mut text, "SEE ALSO", &["dd(1), cp(1), open(2), statx(2), fincore(1)"]);

@@ -279,7 +279,8 @@ fn an_idle_copy_is_in_the_idle_class_and_leaves_its_caller_as_he_was() {
     let src = scratch.file("src", 3_000_000);
     // The test's own thread, by its number.
     let me = fs::read_link("/proc/thread-self").unwrap().file_name().unwrap().to_string_lossy().into_owned();
-    let before = (sys::io_priority().unwrap(), slack(&me));
+    sys::set_timer_slack(123_456).unwrap();
+    let before = (sys::io_priority().unwrap(), "123456".to_string());
     let job = Job { idle: true, ..Job::new(&src, scratch.path("dst")) };
     dio_cp::copy(&job, &Silent, &Standing::default()).unwrap();
     assert_eq!((sys::io_priority().unwrap(), slack(&me)), before);

@@ -171,7 +171,7 @@ fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
         let disk = Loop::new(&scratch, 64 << 20, 512);
         let (code, said) = with_a_flipped_bit(&disk, &["-b", "64K", "-f", src, disk.name()], &bytes, at);
         assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("1 of 3 blocks differ") && said.contains(block), "{said}");
+        assert!(said.contains("1 of 3 ranges differ") && said.contains(block), "{said}");
     }
     let disk = Loop::new(&scratch, 64 << 20, 512);
     tool("mkfs.ext4", ["-q", disk.name()]);
@@ -183,7 +183,7 @@ fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
     let result = std::panic::catch_unwind(|| {
         let (code, said) = with_a_flipped_bit(&disk, &[src, dst.to_str().unwrap()], &bytes, at);
         assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("1 of 3 blocks differ") && said.contains(block), "{said}");
+        assert!(said.contains("1 of 3 ranges differ") && said.contains(block), "{said}");
         assert!(said.contains("is as it was"), "{said}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     });

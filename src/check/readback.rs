@@ -1,7 +1,7 @@
 //! What was written, read back from the medium and compared.
 //!
 //! Not the data are kept for that but a digest of each range of 4 MiB, however small the blocks are that
-//! it was copied in: 32 bytes each, which is 8 MiB per TiB (twice that at most, while the list grows).
+//! it was copied in: 48 bytes each, which is 12 MiB per TiB (twice that at most, while the list grows).
 
 use std::fs::File;
 use std::path::Path;
@@ -17,16 +17,16 @@ use crate::sys;
 
 /// Neighbours become one that begin in the same of these.
 const RANGE: u64 = Job::BLOCK_SIZE as u64;
-/// The digest of a range is the sum of those of its pieces, which end at multiples of this: so it does not
-/// depend on how the range was cut into blocks, if the cuts are at such multiples, too.
-const PIECE: u64 = 16 << 10;
 /// So far back neighbours are looked for: workers overtake each other, but not for long.
 const NEAR: usize = 64;
 
+/// A block, or several of one length that follow each other.
 struct Entry {
     offset: u64,
     len: u64,
-    /// [`HOLE`]: it must read as zeros.
+    /// The length of each block.
+    step: u64,
+    /// The sum of the blocks' digests; [`HOLE`]: it must read as zeros.
     digest: u128,
 }
 
@@ -36,7 +36,7 @@ const HOLE: u128 = 0;
 impl Entry {
     /// True if `next` follows at once, and both can be one.
     fn joins(&self, next: &Entry) -> bool {
-        let follows = self.offset + self.len == next.offset && next.offset.is_multiple_of(PIECE);
+        let follows = self.offset + self.len == next.offset && self.step == next.step;
         follows && self.offset / RANGE == next.offset / RANGE && self.digest != HOLE && next.digest != HOLE
     }
 }
@@ -50,10 +50,10 @@ pub struct Ledger(Mutex<Vec<Entry>>);
 
 /// Where the medium holds something else.
 struct Mismatch {
-    /// Offset in the copy of the first block that differs.
+    /// Offset in the copy of the first range that differs.
     first: u64,
-    /// How many blocks differ.
-    blocks: usize,
+    /// How many ranges differ.
+    ranges: usize,
     /// Out of so many.
     of: usize,
 }
@@ -62,7 +62,7 @@ impl Ledger {
     /// Notes a block.
     pub fn see(&self, block: &Block) {
         let digest = if block.hole { HOLE } else { digest(block.data(), block.offset) };
-        let mut entry = Entry { offset: block.offset, len: block.len, digest };
+        let mut entry = Entry { offset: block.offset, len: block.len, step: block.len, digest };
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let near = |entry: &Entry, other: &Entry| other.joins(entry) || entry.joins(other);
         let from = entries.len().saturating_sub(NEAR);
@@ -85,13 +85,13 @@ impl Ledger {
         let compared = self.compare(&reader, base, job, &pace.rate);
         let mismatch = compared.map_err(|(at, e)| fail(e).at(at))?;
         reader.finish().map_err(fail)?;
-        let Some(Mismatch { first, blocks, of }) = mismatch else {
+        let Some(Mismatch { first, ranges, of }) = mismatch else {
             let pages = cached.map_or("an unknown number of".to_string(), |pages| pages.to_string());
             let what = format!("{pages} pages of {} were in the cache, and were compared there", quoted(name));
             return Ok((cached != Some(0)).then(|| format!("not verified on the medium: {what}")));
         };
         let why = format!(
-            "the medium does not hold what was written: {blocks} of {of} blocks differ, the first one at byte {}",
+            "the medium does not hold what was written: {ranges} of {of} ranges differ, the first one at byte {}",
             base + first
         );
         Err(Error::wrong(name, why).hint("another disk: this one, its cable or its memory is failing"))
@@ -142,7 +142,7 @@ impl Ledger {
         }
         let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
         let first = wrong.iter().min().copied();
-        Ok(first.map(|first| Mismatch { first, blocks: wrong.len(), of: entries.len() }))
+        Ok(first.map(|first| Mismatch { first, ranges: wrong.len(), of: entries.len() }))
     }
 }
 
@@ -166,13 +166,8 @@ fn holds(
                 continue;
             }
         }
-        let most = at + block_size as u64;
-        let to = match most - most % PIECE {
-            _ if most >= end => end,
-            cut if cut > at => cut,
-            _ => most,
-        };
-        let len = (to - at) as usize;
+        let step = if entry.digest == HOLE { block_size as u64 } else { entry.step };
+        let len = step.min(end - at) as usize;
         rate.wait(Side::Read, len);
         let read = reader.read_block(buffer, 0, base + at, len).map_err(|e| (base + at, e))?;
         let bytes = &buffer[..read];
@@ -182,24 +177,18 @@ fn holds(
         if entry.digest != HOLE {
             sum = sum.wrapping_add(digest(bytes, at));
         }
-        at = to;
+        at += len as u64;
     }
     Ok(sum == entry.digest)
 }
 
-/// Enough of BLAKE3 to tell any two ranges apart that were not made to collide, wherever they are.
-fn digest(mut bytes: &[u8], mut at: u64) -> u128 {
-    let mut sum = HOLE;
-    while !bytes.is_empty() {
-        let (piece, rest) = bytes.split_at(bytes.len().min((PIECE - at % PIECE) as usize));
-        let mut key = [0; blake3::KEY_LEN];
-        key[..8].copy_from_slice(&at.to_le_bytes());
-        let mut short = [0; size_of::<u128>()];
-        short.copy_from_slice(&blake3::keyed_hash(&key, piece).as_bytes()[..size_of::<u128>()]);
-        sum = sum.wrapping_add(u128::from_le_bytes(short));
-        (bytes, at) = (rest, at + piece.len() as u64);
-    }
-    sum
+/// Enough of BLAKE3 to tell any two blocks apart that were not made to collide; `at` is where it belongs, so
+/// that two which changed places are two others.
+fn digest(bytes: &[u8], at: u64) -> u128 {
+    let (mut key, mut short) = ([0; blake3::KEY_LEN], [0; size_of::<u128>()]);
+    key[..size_of::<u64>()].copy_from_slice(&at.to_le_bytes());
+    short.copy_from_slice(&blake3::keyed_hash(&key, bytes).as_bytes()[..size_of::<u128>()]);
+    u128::from_le_bytes(short)
 }
 
 #[cfg(test)]
@@ -221,28 +210,32 @@ mod tests {
     }
 
     #[test]
-    fn a_range_has_one_digest_however_small_and_disordered_its_blocks_come() {
+    fn a_range_has_one_entry_however_small_and_disordered_its_blocks_come() {
         let content: Vec<u8> = (0..9u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let cut = |size: u64| -> Vec<(u64, u64)> {
+        let cut = |lead: u64, size: u64| -> Vec<(u64, u64)> {
             let end = content.len() as u64;
-            (0..end).step_by(size as usize).map(|at| (at, size.min(end - at))).collect()
+            let rest = (lead..end).step_by(size as usize).map(|at| (at, size.min(end - at)));
+            [(0, lead)].into_iter().filter(|(_, lead)| *lead > 0).chain(rest).collect()
         };
-        let whole = entries(&cut(RANGE), &content);
-        assert_eq!(whole.iter().map(|entry| entry.1).collect::<Vec<_>>(), [RANGE, RANGE, 1 << 20]);
-        for size in [16 << 10, 64 << 10, 512 << 10] {
-            let mut blocks = cut(size);
-            assert_eq!(entries(&blocks, &content), whole, "{size}");
+        let lengths = |entries: &[(u64, u64, u128)]| entries.iter().map(|entry| entry.1).collect::<Vec<_>>();
+        assert_eq!(lengths(&entries(&cut(0, RANGE), &content)), [RANGE, RANGE, 1 << 20]);
+        for size in [512, 4 << 10, 64 << 10, 512 << 10] {
+            let mut blocks = cut(0, size);
+            let in_order = entries(&blocks, &content);
+            assert_eq!(lengths(&in_order), [RANGE, RANGE, 1 << 20], "{size}");
             blocks.chunks_mut(7).for_each(<[_]>::reverse);
-            assert_eq!(entries(&blocks, &content), whole, "{size}");
+            assert_eq!(entries(&blocks, &content), in_order, "{size}");
         }
-        // What ends elsewhere stays by itself, or begins a new one.
-        assert_eq!(entries(&cut(80 << 10), &content).len(), 3);
-        assert_eq!(entries(&cut(6 << 20), &content).len(), 2);
-        assert_eq!(entries(&[(0, 5000), (5000, 5000)], &content).len(), 2);
-        assert_eq!(entries(&[(0, 16 << 10), (32 << 10, 16 << 10)], &content).len(), 2);
-        // Two pieces that changed places are two others.
+        // A short first or last block is by itself.
+        for (lead, size, most) in [(0, 5000, 4), (511, 512, 5), (79 << 10, 80 << 10, 5), (0, 6 << 20, 2)] {
+            let found = entries(&cut(lead, size), &content);
+            assert!(found.len() <= most, "{lead} {size}: {:?}", lengths(&found));
+            assert_eq!(lengths(&found).iter().sum::<u64>(), 9 << 20);
+        }
+        assert_eq!(entries(&[(0, 4096), (8192, 4096)], &content).len(), 2);
+        // Two blocks that changed places are two others.
         let mut swapped = content.clone();
-        swapped[..64 << 10].rotate_left(32 << 10);
-        assert_ne!(entries(&cut(64 << 10), &swapped)[0], whole[0]);
+        swapped[..128 << 10].rotate_left(64 << 10);
+        assert_ne!(entries(&cut(0, 64 << 10), &swapped)[0], entries(&cut(0, 64 << 10), &content)[0]);
     }
 }

@@ -5,11 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::sys::{self, CacheStat, Window};
-
-/// Bytes that mincore looks at in one go: 64 Ki pages, so that a file of any size fits in the
-/// address space.
-pub const WINDOW: u64 = 256 << 20;
+use crate::sys::{self, CacheStat, WINDOW, Window};
 
 /// The pages of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

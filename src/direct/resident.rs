@@ -58,27 +58,21 @@ impl Resident {
         let start = at - at % sys::page_size();
         let span = at + buffer.len() as u64 - start;
         let pages = span.div_ceil(sys::page_size());
-        let counted = match sys::cached_pages(&self.file, start, span) {
-            Ok(cached) if cached < pages => return Ok(false),
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::mincore_tells(&self.file) => false,
-            cached => cached.map(|_| true)?,
-        };
+        if sys::cached_pages(&self.file, start, span)? < pages {
+            return Ok(false);
+        }
         let mut done = 0;
         while done < buffer.len() {
             let from = at + done as u64;
             let skew = (from % sys::page_size()) as usize;
             let len = (PART - skew).min(buffer.len() - done);
             let here = ((skew + len) as u64).div_ceil(sys::page_size());
-            // Again, and just before: what was reclaimed meanwhile must not come in.
-            if counted && sys::cached_pages(&self.file, from - skew as u64, (skew + len) as u64)? < here {
+            // Again, and just before: what was reclaimed meanwhile must not come in. (Where mincore tells, before
+            // Linux 6.3, pages are marked as used, whatever the mapping says.)
+            if sys::cached_pages(&self.file, from - skew as u64, (skew + len) as u64)? < here {
                 return Ok(false);
             }
             let window = Window::new(&self.file, from - skew as u64, skew + len)?;
-            // Before Linux 6.5 and on overlayfs, and only where mincore tells the truth. (Before 6.3 the pages are
-            // then marked as used, whatever the mapping says.)
-            if !counted && window.resident()?.iter().any(|page| page & 1 == 0) {
-                return Ok(false);
-            }
             if !window.copy_out(skew, &mut buffer[done..done + len])? {
                 return Ok(false);
             }

@@ -12,11 +12,11 @@ const MARGIN: f64 = 0.99;
 /// for long, and there is no burst.
 const BLOCKS: u64 = 4000;
 const SMALLEST: u64 = 64 << 10;
-/// A whole number of pages, and of chunks of a BLAKE3 tree.
+/// A whole number of the usual sectors and pages, and of chunks of a BLAKE3 tree.
 const STEP: u64 = 16 << 10;
 /// Bytes per second that one worker can move in such blocks on a flash disk. One is kinder than two: who
 /// shares the disk never waits for more than one block.
-const WORKER: u64 = 400_000_000;
+const WORKER: u64 = 350_000_000;
 
 /// Reading and writing, each at most at the rate: a block begins when the time of the one before it
 /// has passed, whichever worker has it.
