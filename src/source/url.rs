@@ -111,17 +111,17 @@ pub fn open<'a>(
 
 impl UrlSource<'_> {
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
-    fn ask(&self, lane: &mut Lane, wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
+    fn ask(&self, lane: &mut Lane, mut wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
         let mut url = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Connections that were kept may have been closed meanwhile, every one of them. (RFC 9112, 9.3.1)
-        let mut kept = if answered && wanted.more_follow { self.connections } else { 0 };
+        let kept = answered && wanted.more_follow;
         loop {
             match self.client.get(&url, wanted) {
                 Ok(answer) => {
                     *self.found.lock().unwrap_or_else(PoisonError::into_inner) = answer.url.clone();
                     return Ok(answer);
                 }
-                Err(trouble) if trouble.cure == Cure::Lost && kept > 0 => kept -= 1,
+                // A connection that was kept may have been closed meanwhile. (RFC 9112, 9.3.1)
+                Err(trouble) if trouble.cure == Cure::Lost && kept && !wanted.fresh => wanted.fresh = true,
                 // Where it was redirected to may be forgotten or gone by now.
                 Err(trouble) if trouble.cure == Cure::None && url != self.asked => url = self.asked.clone(),
                 Err(trouble) => {
@@ -197,7 +197,8 @@ impl UrlSource<'_> {
         let end = (lane.end != u64::MAX).then(|| self.start + lane.end);
         let whole = from == 0 && self.connections == 1 && end == self.total;
         let range = (!whole).then_some((from, end));
-        let wanted = Wanted { range, version: self.version.as_deref(), more_follow: self.connections > 1 };
+        let (version, more_follow) = (self.version.as_deref(), self.connections > 1);
+        let wanted = Wanted { range, version, more_follow, fresh: false };
         let answer = self.ask(lane, wanted, turns, true)?;
         let same = self.version.is_some() && answer.version == self.version;
         let other_length = match (self.total, answer.total) {

@@ -20,6 +20,8 @@ pub struct Wanted<'a> {
     pub version: Option<&'a str>,
     /// Other requests to this server follow: the connection is worth keeping.
     pub more_follow: bool,
+    /// Not on a connection that was kept.
+    pub fresh: bool,
 }
 
 /// An answer that has what was asked for, or everything.

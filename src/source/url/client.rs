@@ -30,7 +30,7 @@ pub struct Client<'a> {
     observer: &'a dyn Observer,
     logins: Logins,
     tls: Mutex<Option<Arc<ClientConfig>>>,
-    /// By scheme and proxy.
+    /// By scheme and proxy, and whether they keep connections.
     agents: Mutex<Vec<(String, Agent)>>,
     witness: Arc<Witness>,
 }
@@ -49,7 +49,7 @@ impl<'a> Client<'a> {
     pub fn get(&self, url: &Url, wanted: Wanted<'_>) -> std::result::Result<Answer, Trouble> {
         let mut url = url.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let agent = self.agent(&url).map_err(|e| Trouble::fatal(&e))?;
+            let agent = self.agent(&url, wanted.fresh).map_err(|e| Trouble::fatal(&e))?;
             let request = self.request(&url, wanted)?;
             self.witness.reset();
             let response = agent.run(request).map_err(|e| Trouble::of(&e, self.web))?;
@@ -134,15 +134,15 @@ impl<'a> Client<'a> {
         request.body(()).map_err(|_| Trouble::new(Cure::None, "no request can be made of this URL and these headers"))
     }
 
-    /// The agent for a URL's scheme and proxy. It keeps its connections.
-    fn agent(&self, url: &Url) -> Result<Agent> {
+    /// The agent for a URL's scheme and proxy. It keeps its connections, unless it is for `fresh` ones.
+    fn agent(&self, url: &Url, fresh: bool) -> Result<Agent> {
         let mut proxy = proxy::proxy_for(url)?;
-        let key = format!("{} {proxy:?} {:?}", url.scheme(), proxy.as_ref().map(|p| p.username()));
+        let key = format!("{} {proxy:?} {:?} {fresh}", url.scheme(), proxy.as_ref().map(|p| p.username()));
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == key) {
             return Ok(agent.clone());
         }
-        if let Some(proxy) = &proxy {
+        if let Some(proxy) = proxy.as_ref().filter(|_| !fresh) {
             self.observer.event(Event::Detail(&proxy::describe(proxy)));
         }
         let mut forward = None;
@@ -155,6 +155,7 @@ impl<'a> Client<'a> {
             true => Some(self.tls()?),
             false => None,
         };
+        let kept = if fresh { 0 } else { self.web.connections };
         let (connect, silence) = (Some(self.web.connect_timeout), Some(self.web.timeout));
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -171,8 +172,8 @@ impl<'a> Client<'a> {
             .timeout_per_read(silence)
             .input_buffer_size(BUFFER)
             .output_buffer_size(64 << 10)
-            .max_idle_connections_per_host(self.web.connections)
-            .max_idle_connections(self.web.connections)
+            .max_idle_connections_per_host(kept)
+            .max_idle_connections(kept)
             .build();
         let agent = transport::agent(config, tls, forward, self.witness.clone());
         agents.push((key, agent.clone()));

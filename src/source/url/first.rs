@@ -25,7 +25,7 @@ impl UrlSource<'_> {
             None if self.start > 0 => Some((self.start, None)),
             None => None,
         };
-        let wanted = Wanted { range, version: None, more_follow: parallel };
+        let wanted = Wanted { range, more_follow: parallel, ..Wanted::default() };
         let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
         let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), answered)?;
         if answer.partial && answer.total.is_none() && !parallel {
