@@ -5,8 +5,8 @@
 //! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the
 //!   transfers under way are let run out, and in the moment of quiet that follows it looks whether the
 //!   disks work all the same: then somebody else wants them.
-//! - **yielding**: one small transfer at a time, and after each a pause of 0.85 times what it took.
-//!   So nearly half of the time the disk is everybody else's, they never wait for more than one small
+//! - **yielding**: one small transfer at a time, and after each a pause of 0.7 times what it took.
+//!   So two fifths of the time the disk is everybody else's, they never wait for more than one small
 //!   transfer, and a disk that gets slower gets less to do. What the disks do in the pauses are
 //!   others' transfers; when there are none for a while, it is alone again.
 //!
@@ -41,7 +41,7 @@ const SCALE: u64 = 1000;
 /// and its p99 below twice that of a reader alone (on the virtual flash disk of benches/RESULTS.md).
 const SMALL: usize = 96 << 10;
 /// Pauses while it yields, as a multiple of what the transfer took.
-const PAUSE: f64 = 0.85;
+const PAUSE: f64 = 0.7;
 /// Who waits for the gate while it yields looks again so often: whoever is through goes on alone, and
 /// need not wake the others after each of thousands of transfers.
 const PATIENT: Duration = Duration::from_millis(2);
