@@ -109,6 +109,9 @@ fn blocks_shrink_with_the_rate_unless_they_are_given() {
     };
     assert_eq!(used(&[]), (4 << 20, 4));
     assert_eq!(used(&["--rate-limit", "100M"]), (64 << 10, 1));
+    // As README has it.
+    assert_eq!(used(&["--rate-limit", "350MB"]), (80 << 10, 1));
+    assert_eq!(used(&["--rate-limit", "351MB"]), (80 << 10, 2));
     assert_eq!(used(&["--rate-limit", "3GB"]), (720 << 10, 4));
     assert_eq!(used(&["--rate-limit", "100M", "-b", "1M", "--queue-depth", "3"]), (1 << 20, 3));
     for words in [["--rate-limit", "0"], ["--rate-limit", "x"], ["--rate-limit", "-1"]] {

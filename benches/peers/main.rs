@@ -90,11 +90,11 @@ fn main() {
     let date = common::tool("date", ["-u", "+%F"]).trim().to_string();
     let asked = |name: &str| names.is_empty() || names.contains(&name);
     let mut failed = false;
-    // Each case is kept as soon as it is there: the next one may be interrupted.
     let skip = |name: &str, why: String| {
         println!("skipped: {name}: {why}");
         change(&path, |results| results.skip(name, why));
     };
+    // Each case is kept as soon as it is there: the next one may be interrupted.
     for task in tasks.iter().filter(|task| asked(task.name)) {
         println!();
         match alone(|| run(task, &date)) {
