@@ -3,9 +3,9 @@
 pub mod cgroups;
 pub mod digest;
 pub mod list;
-pub mod readback;
 pub mod residency;
-pub mod survey;
+pub mod residency_scan;
+pub mod verify;
 pub mod watch;
 
 use std::fs::File;
@@ -16,10 +16,10 @@ use crate::block::{Block, Layout};
 use crate::direct::DirectReader;
 use crate::error::{Error, Result};
 use crate::job::{Algorithm, Job};
-use crate::pace::{Pace, Side};
+use crate::pace::{Direction, Pace};
 use crate::sys;
 use digest::{Digest, hex};
-use readback::Ledger;
+use verify::RangeDigests;
 
 /// Bytes that no checksum list reaches.
 const LONGEST_LIST: u64 = 64 << 20;
@@ -28,7 +28,7 @@ const LONGEST_LIST: u64 = 64 << 20;
 pub type Named = (Algorithm, Vec<u8>);
 
 /// What looks at every block on its way, after it was read and before it is written.
-pub struct Taps {
+pub struct Checks {
     /// For --checksum.
     digest: Option<(Algorithm, Digest)>,
     /// What the digest must be.
@@ -36,16 +36,21 @@ pub struct Taps {
     /// The algorithm is that of a list which does not name it.
     guessed: bool,
     /// For --verify.
-    ledger: Option<Ledger>,
+    range_digests: Option<RangeDigests>,
 }
 
-impl Taps {
+impl Checks {
     /// What `job` asks for. A checksum list is read now.
     pub fn new(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<Self> {
-        let mut taps = Self { digest: None, expected: None, guessed: false, ledger: job.verify.then(Ledger::default) };
-        let Some(checksum) = &job.checksum else { return Ok(taps) };
+        let mut checks = Self {
+            digest: None,
+            expected: None,
+            guessed: false,
+            range_digests: job.verify.then(RangeDigests::default),
+        };
+        let Some(checksum) = &job.checksum else { return Ok(checks) };
         let mut algorithm = checksum.algorithm;
-        taps.expected = checksum.expected.clone();
+        checks.expected = checksum.expected.clone();
         if let Some(list) = &checksum.list {
             let fail = |e| Error::io("reading", list, e);
             // A list is short; what is longer is something else.
@@ -62,12 +67,12 @@ impl Taps {
             });
             let found = list::look_up(&text, &names, algorithm);
             let (known, digest) = found.map_err(|why| Error::content(list, why))?;
-            taps.guessed = algorithm.is_none();
-            (algorithm, taps.expected) = (Some(known), Some(digest));
+            checks.guessed = algorithm.is_none();
+            (algorithm, checks.expected) = (Some(known), Some(digest));
         }
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
-        taps.digest = Some((algorithm, Digest::new(algorithm, layout)));
-        Ok(taps)
+        checks.digest = Some((algorithm, Digest::new(algorithm, layout)));
+        Ok(checks)
     }
 
     /// Some tap takes the blocks one after another.
@@ -87,7 +92,7 @@ impl Taps {
         let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
         while block.offset < len {
             let wanted = (len - block.offset).min(job.block_size as u64);
-            pace.rate.wait(Side::Read, wanted as usize);
+            pace.rate.wait(Direction::Read, wanted as usize);
             let read = reader.read_block(&mut block.buffer, 0, block.offset, wanted as usize).map_err(fail)?;
             if (read as u64) < wanted {
                 return Err(Error::failed("reading back", name, "it is shorter than what was written"));
@@ -102,8 +107,8 @@ impl Taps {
 
     /// Looks at a block. Called by several workers at once.
     pub fn see(&self, block: &Block) {
-        if let Some(ledger) = &self.ledger {
-            ledger.see(block);
+        if let Some(range_digests) = &self.range_digests {
+            range_digests.see(block);
         }
         if let Some((_, digest)) = &self.digest {
             digest.see(block);
@@ -111,16 +116,16 @@ impl Taps {
     }
 
     /// Ends it for everybody: a worker failed, and its block will not come.
-    pub fn shut(&self) {
+    pub fn cancel(&self) {
         if let Some((_, digest)) = &self.digest {
-            digest.shut();
+            digest.cancel();
         }
     }
 
-    /// All blocks were seen: gives the digest and the ledger. Fails if the digest is not the one that is
+    /// All blocks were seen: gives the digest and the range_digests. Fails if the digest is not the one that is
     /// required of `name`.
-    pub fn finish(self, name: &Path) -> Result<(Option<Named>, Option<Ledger>)> {
-        let Some((algorithm, digest)) = self.digest else { return Ok((None, self.ledger)) };
+    pub fn finish(self, name: &Path) -> Result<(Option<Named>, Option<RangeDigests>)> {
+        let Some((algorithm, digest)) = self.digest else { return Ok((None, self.range_digests)) };
         let found = digest.finish();
         if let Some(expected) = self.expected.filter(|expected| *expected != found) {
             let (algorithm, found, expected) = (algorithm.name(), hex(&found), hex(&expected));
@@ -131,6 +136,6 @@ impl Taps {
                 false => Error::wrong(name, why),
             });
         }
-        Ok((Some((algorithm, found)), self.ledger))
+        Ok((Some((algorithm, found)), self.range_digests))
     }
 }

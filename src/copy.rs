@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! source.next(&mut block)    claims the next range, in order, and fills the buffer
-//! taps.see(&block)           digests; in parallel per block, or in order
+//! checks.see(&block)           digests; in parallel per block, or in order
 //! destination.put(&block)    writes it: at its offset, in parallel; or in its turn, to a stream
 //! ```
 //!
-//! There is no queue and no pool: a worker that must wait waits at the [`Turnstile`]. Ranges are
+//! There is no queue and no pool: a worker that must wait waits at the [`Sequencer`]. Ranges are
 //! handed out in order, so the one that the others wait for is always being worked on. A worker that
-//! fails shuts the turnstile, and the others stop at their next block.
+//! fails shuts the sequencer, and the others stop at their next block.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::FileTypeExt;
@@ -17,17 +17,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{Block, Layout};
-use crate::check::Taps;
+use crate::check::Checks;
 use crate::check::watch::{self, Watch};
+use crate::cleanup::Cleanup;
 use crate::destination::{self, Destination};
-use crate::direct::{Traffic, Written};
+use crate::direct::{Traffic, WriteReport};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer, Phase};
 use crate::job::{Algorithm, Job};
-use crate::pace::{Pace, Side};
+use crate::pace::{Direction, Pace};
+use crate::sequencer::Sequencer;
 use crate::source::{self, Course, Source};
-use crate::standing::Standing;
-use crate::turnstile::Turnstile;
 
 /// What a finished copy did.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct Report {
     /// How the source was read.
     pub read: Traffic,
     /// How the destination was written.
-    pub written: Written,
+    pub written: WriteReport,
     /// From the start to the last fsync.
     pub elapsed: Duration,
     /// Of this, moving the bytes.
@@ -70,17 +70,17 @@ pub struct Report {
 /// Copies as `job` says. On an error nothing is left behind, unless the job says to keep it, and
 /// [`Error::left`] says what stands under the destination's name. `standing` is for a thread that may
 /// have to end the copy early.
-pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<Report> {
+pub fn copy(job: &Job, observer: &dyn Observer, cleanup: &Cleanup) -> Result<Report> {
     let (started, mut restarts) = (Instant::now(), 0);
     let mut job = job.clone();
     loop {
-        let mut error = match attempt(&job, observer, standing, (started, restarts)) {
+        let mut error = match attempt(&job, observer, cleanup, (started, restarts)) {
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
-        if !error.again || !standing.start_over() {
+        if !error.again || !cleanup.start_over() {
             let wrong = error.again || error.wrong;
-            error.left = if wrong { standing.discard() } else { standing.abandon() };
+            error.left = if wrong { cleanup.discard() } else { cleanup.abandon() };
             return Err(error);
         }
         observer.event(Event::Notice(&format!("{error}; starting over")));
@@ -92,11 +92,11 @@ pub fn copy(job: &Job, observer: &dyn Observer, standing: &Standing) -> Result<R
 fn attempt(
     job: &Job,
     observer: &dyn Observer,
-    standing: &Standing,
+    cleanup: &Cleanup,
     (started, restarts): (Instant, u32),
 ) -> Result<Report> {
     let (mut source, from) = source::open(job, observer, restarts)?;
-    let (name, mut to) = destination::open(job, &from, observer, standing)?;
+    let (name, mut to) = destination::open(job, &from, observer, cleanup)?;
     let layout = layout(job, &*source, &*to)?;
     let length = from.length;
     let alignment = (source.alignment(), to.alignment());
@@ -109,18 +109,18 @@ fn attempt(
     let pace = Arc::new(Pace::new(job, &files));
     source.pace(&pace);
     pace.idle.iter().for_each(|idle| to.yield_at(idle));
-    let taps = Taps::new(job, &layout, &from.name, &name)?;
+    let checks = Checks::new(job, &layout, &from.name, &name)?;
     let resumed = to.resumed();
     let number = match to.file() {
         Some(file) if resumed > 0 => {
             observer.event(Event::Phase(Phase::Resuming));
-            taps.catch_up(job, &name, file, resumed, &pace)?
+            checks.catch_up(job, &name, file, resumed, &pace)?
         }
         _ => 0,
     };
     // Under a limit a stream gets the zeros of a hole block by block, too.
     let whole = pace.rate.limits() && to.in_order();
-    source.begin(&layout, Course { from: resumed, number, whole, in_order: to.in_order() || taps.in_order() });
+    source.begin(&layout, Course { from: resumed, number, whole, in_order: to.in_order() || checks.in_order() });
 
     let watch = if job.check_cache { Watch::new(&from, &name, to.file())? } else { Watch::default() };
     if length.is_some_and(|length| length > job.block_size as u64) {
@@ -136,19 +136,19 @@ fn attempt(
         false => blocks.min(job.queue_depth.max(source.workers()) as u64) as usize,
     };
     let room = room(source.room(&layout), workers, length);
-    let work = Work { layout, room, source: &*source, destination: &*to, taps: &taps, pace: &pace, observer };
+    let work = Work { layout, room, source: &*source, destination: &*to, checks: &checks, pace: &pace, observer };
     let moved = watch.during(|| run(workers, &work))?;
     let copying = started.elapsed();
 
     let mut notes: Vec<String> = source.finish()?.into_iter().collect();
-    let (digest, mut ledger) = taps.finish(&name)?;
+    let (digest, mut range_digests) = checks.finish(&name)?;
     observer.event(Event::Phase(Phase::Syncing));
     let (mut verifying, mut unverified) = (Duration::ZERO, None);
     let mut inspect = |file: &File, base| {
-        let Some(ledger) = ledger.take() else { return Ok(()) };
+        let Some(range_digests) = range_digests.take() else { return Ok(()) };
         observer.event(Event::Phase(Phase::Verifying));
         let began = Instant::now();
-        unverified = ledger.verify(job, &name, file, base, &pace)?;
+        unverified = range_digests.verify(job, &name, file, base, &pace)?;
         verifying = began.elapsed();
         Ok(())
     };
@@ -200,7 +200,7 @@ fn attempt(
 /// How the copy is cut into blocks, so that both sides get what their alignment asks for.
 fn layout(job: &Job, source: &dyn Source, destination: &dyn Destination) -> Result<Layout> {
     let needed = destination.alignment().max(source.alignment());
-    job.suits(needed)?;
+    job.check_block_size(needed)?;
     let unit = destination.unit();
     Ok(Layout { block_size: job.block_size, unit, lead: (job.seek % unit) as usize })
 }
@@ -229,24 +229,24 @@ struct Work<'a> {
     room: usize,
     source: &'a dyn Source,
     destination: &'a dyn Destination,
-    taps: &'a Taps,
+    checks: &'a Checks,
     pace: &'a Pace,
     observer: &'a dyn Observer,
 }
 
 fn run(workers: usize, work: &Work) -> Result<Moved> {
-    let &Work { ref layout, room, source, destination, taps, pace, observer } = work;
-    let turns = Turnstile::default();
+    let &Work { ref layout, room, source, destination, checks, pace, observer } = work;
+    let sequencer = Sequencer::default();
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let total: Mutex<Moved> = Mutex::default();
     let work = || {
         let mut moved = Moved::default();
         let mut step = || -> Result<()> {
             let mut block = Block::new(room).map_err(no_memory)?;
-            while source.next(layout, &mut block, &turns)? {
-                taps.see(&block);
-                pace.rate.wait(Side::Write, block.data().len());
-                destination.put(&block, &turns)?;
+            while source.next(layout, &mut block, &sequencer)? {
+                checks.see(&block);
+                pace.rate.wait(Direction::Write, block.data().len());
+                destination.put(&block, &sequencer)?;
                 observer.event(Event::Copied(block.len));
                 tell(pace, observer);
                 moved.bytes += block.len;
@@ -261,9 +261,9 @@ fn run(workers: usize, work: &Work) -> Result<Moved> {
                 *first = Some(error);
             }
             drop(first);
-            turns.shut();
-            taps.shut();
-            pace.rate.shut();
+            sequencer.cancel();
+            checks.cancel();
+            pace.rate.cancel();
             source.stop();
         }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -287,7 +287,7 @@ fn run(workers: usize, work: &Work) -> Result<Moved> {
 
 /// What --idle sees, for -v.
 fn tell(pace: &Pace, observer: &dyn Observer) {
-    pace.news().iter().for_each(|line| observer.event(Event::Detail(line)));
+    pace.messages().iter().for_each(|line| observer.event(Event::Detail(line)));
 }
 
 fn no_memory(e: std::io::Error) -> Error {

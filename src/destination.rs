@@ -16,15 +16,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::direct::Written;
+use crate::cleanup::Cleanup;
+use crate::direct::WriteReport;
 use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
-use crate::job::{End, Job};
-use crate::origin::Origin;
-use crate::pace::Idle;
-use crate::standing::Standing;
+use crate::job::{Endpoint, Job};
+use crate::pace::IdleGate;
+use crate::sequencer::Sequencer;
+use crate::source_info::SourceInfo;
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// A destination of blocks, written by several workers.
 pub trait Destination: Sync {
@@ -49,7 +49,7 @@ pub trait Destination: Sync {
     }
 
     /// Others want the disk, too: transfers wait at this gate.
-    fn yield_at(&mut self, _idle: &Arc<Idle>) {}
+    fn yield_at(&mut self, _idle: &Arc<IdleGate>) {}
 
     /// Bytes that an earlier, interrupted copy left here: a multiple of every alignment.
     fn resumed(&self) -> u64 {
@@ -62,11 +62,11 @@ pub trait Destination: Sync {
     }
 
     /// Writes one block. Files and devices in parallel, at its offset; streams in order.
-    fn put(&self, block: &Block, turns: &Turnstile) -> Result<()>;
+    fn put(&self, block: &Block, sequencer: &Sequencer) -> Result<()>;
 
     /// Everything is there: makes it exact, durable and visible. Before it is visible, `inspect` sees
     /// the file as it is on the medium, and where in it the copy begins; it may refuse it.
-    fn finish(self: Box<Self>, from: &Origin, inspect: Inspect<'_>) -> Result<Finished>;
+    fn finish(self: Box<Self>, from: &SourceInfo, inspect: Inspect<'_>) -> Result<Finished>;
 
     /// What was chosen, for -v.
     fn describe(&self) -> String;
@@ -78,7 +78,7 @@ pub type Inspect<'a> = &'a mut dyn FnMut(&File, u64) -> Result<()>;
 /// What came of a destination.
 pub struct Finished {
     /// How the bytes were written.
-    pub written: Written,
+    pub written: WriteReport,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -86,15 +86,15 @@ pub struct Finished {
 /// Opens the destination. Nothing is written yet; everything that can be refused now, is.
 pub fn open<'a>(
     job: &'a Job,
-    from: &Origin,
+    from: &SourceInfo,
     observer: &dyn Observer,
-    standing: &'a Standing,
+    cleanup: &'a Cleanup,
 ) -> Result<(PathBuf, Box<dyn Destination + 'a>)> {
-    if let End::Url(_) = &job.destination {
+    if let Endpoint::Url(_) = &job.destination {
         let why = format!("{} is a URL: dio-cp reads from URLs and writes to files", quoted(&job.destination.name()));
         return Err(Error::usage(why).hint("curl -T uploads"));
     }
-    let End::Path(asked) = &job.destination else {
+    let Endpoint::Path(asked) = &job.destination else {
         let name = PathBuf::from("standard output");
         let fail = |e| Error::io("opening", &name, e);
         if sys::was_closed(1) {
@@ -107,7 +107,7 @@ pub fn open<'a>(
     };
     let (path, found) = resolve(job, asked, from)?;
     // A name that a server chose is like one under -n.
-    let chosen_by_server = from.own_name.as_ref().is_some_and(|own| own.foreign) && path != *asked;
+    let chosen_by_server = from.suggested_name.as_ref().is_some_and(|own| own.chosen_by_server) && path != *asked;
     if let Some(length) = from.length
         && job.seek.checked_add(length).is_none_or(|end| end > i64::MAX as u64)
     {
@@ -119,7 +119,7 @@ pub fn open<'a>(
             let why = "there is no such device, and a file there would only fill the memory";
             return Err(Error::failed("opening", &path, why).hint("check the name, or -f if a file is meant"));
         }
-        let mut new = file::FileDestination::replace(job, from, path.clone(), false, observer, standing)?;
+        let mut new = file::FileDestination::replace(job, from, path.clone(), false, observer, cleanup)?;
         new.exclusive |= chosen_by_server;
         return Ok((path, Box::new(new)));
     };
@@ -133,11 +133,11 @@ pub fn open<'a>(
         return Err(Error::usage(why).hint("--skip and --seek go on by hand"));
     }
     let destination: Box<dyn Destination + 'a> = if kind.is_block_device() {
-        Box::new(device::open(job, from, &path, observer, standing)?)
+        Box::new(device::open(job, from, &path, observer, cleanup)?)
     } else if kind.is_file() {
         match job.in_place {
-            true => Box::new(file::FileDestination::in_place(job, &path, standing)?),
-            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, observer, standing)?),
+            true => Box::new(file::FileDestination::in_place(job, &path, cleanup)?),
+            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, observer, cleanup)?),
         }
     } else if kind.is_socket() {
         return Err(Error::failed("opening", &path, "it is a socket"));
@@ -153,17 +153,17 @@ pub fn open<'a>(
 }
 
 /// Follows directories and symbolic links to the name that will be written.
-fn resolve(job: &Job, asked: &Path, from: &Origin) -> Result<(PathBuf, Option<Metadata>)> {
+fn resolve(job: &Job, asked: &Path, from: &SourceInfo) -> Result<(PathBuf, Option<Metadata>)> {
     let fail = |path: &Path, e| Err(Error::io("opening", path, e));
     let mut path = asked.to_path_buf();
     if std::fs::metadata(&path).is_ok_and(|m| m.is_dir()) {
-        let Some(own) = &from.own_name else {
+        let Some(own) = &from.suggested_name else {
             let why = format!("{} is a directory, and {} has no name to keep", quoted(asked), quoted(&from.name));
             let line = format!("dio-cp {} {}", shell_word(&job.source.name()), shell_word(&path.join("NAME")));
             return Err(Error::usage(why).hint(line));
         };
         path.push(&own.name);
-        if own.foreign && path.symlink_metadata().is_ok() {
+        if own.chosen_by_server && path.symlink_metadata().is_ok() {
             let why = "it exists, and its name was chosen by the server";
             return Err(Error::failed("replacing", &path, why).hint("name the file instead of the directory"));
         }
@@ -197,7 +197,7 @@ fn shell_word(path: &Path) -> String {
 }
 
 /// Refuses to copy a file onto itself, by whatever name.
-fn refuse_same(from: &Origin, path: &Path, found: &Metadata) -> Result<()> {
+fn refuse_same(from: &SourceInfo, path: &Path, found: &Metadata) -> Result<()> {
     let Some((_, a)) = &from.file else { return Ok(()) };
     let b = found;
     let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");

@@ -4,11 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::direct::{Earlier, Refused};
+use crate::direct::{EarlierFailure, Refused};
 
 /// What kind of failure, as the exit status tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The copy failed: I/O, no space, the source changed. Exit status 1.
     Failed,
     /// The arguments cannot be meant. Exit status 2.
@@ -27,7 +27,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Error {
     /// Decides the exit status.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     doing: String,
     offset: Option<u64>,
     why: String,
@@ -47,7 +47,7 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    fn new(kind: Kind, doing: String, why: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, doing: String, why: impl Into<String>) -> Self {
         Self {
             kind,
             doing,
@@ -64,9 +64,9 @@ impl Error {
     /// The system said no while `doing` something ("writing") to `path`.
     pub fn io(doing: &str, path: &Path, source: io::Error) -> Self {
         let refused = source.get_ref().is_some_and(|inner| inner.is::<Refused>());
-        let kind = if refused { Kind::Refused } else { Kind::Failed };
+        let kind = if refused { ErrorKind::Refused } else { ErrorKind::Failed };
         let mut error = Self::new(kind, format!("{doing} {}", quoted(path)), plain(&source));
-        error.consequence = source.get_ref().is_some_and(|inner| inner.is::<Earlier>());
+        error.consequence = source.get_ref().is_some_and(|inner| inner.is::<EarlierFailure>());
         error.hint = match refused {
             true => Some("without --direct always it is copied by other means that leave the cache clean".into()),
             false => hint(&source),
@@ -76,22 +76,22 @@ impl Error {
 
     /// What remains to be said after each failure was told.
     pub fn summary(why: impl Into<String>) -> Self {
-        Self::new(Kind::Failed, String::new(), why)
+        Self::new(ErrorKind::Failed, String::new(), why)
     }
 
     /// Something that dio-cp itself found wrong with `path`.
     pub fn failed(doing: &str, path: &Path, why: impl Into<String>) -> Self {
-        Self::new(Kind::Failed, format!("{doing} {}", quoted(path)), why)
+        Self::new(ErrorKind::Failed, format!("{doing} {}", quoted(path)), why)
     }
 
     /// The arguments cannot be meant; `why` says what would be right.
     pub fn usage(why: impl Into<String>) -> Self {
-        Self::new(Kind::Usage, String::new(), why)
+        Self::new(ErrorKind::Usage, String::new(), why)
     }
 
     /// The content of `path` is not what was required.
     pub fn content(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(Kind::Content, format!("checking {}", quoted(path)), why)
+        Self::new(ErrorKind::Content, format!("checking {}", quoted(path)), why)
     }
 
     /// As [`Error::content`], of bytes that were copied: they are not worth keeping.
@@ -101,17 +101,17 @@ impl Error {
 
     /// Direct I/O is not to be had for `path`, and was required.
     pub fn refused(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(Kind::Refused, format!("opening {}", quoted(path)), why)
+        Self::new(ErrorKind::Refused, format!("opening {}", quoted(path)), why)
     }
 
     /// The copy is done, and the page cache is not as it was.
     pub fn cache(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(Kind::Cache, format!("checking the cache of {}", quoted(path)), why)
+        Self::new(ErrorKind::Cache, format!("checking the cache of {}", quoted(path)), why)
     }
 
     /// Nobody reads the destination any more.
     pub fn broken_pipe(path: &Path) -> Self {
-        Self::new(Kind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
+        Self::new(ErrorKind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
     }
 
     /// Adds the byte offset where it happened.
@@ -136,12 +136,12 @@ impl Error {
     /// The program's exit status; None: it should end by SIGPIPE.
     pub fn exit_status(&self) -> Option<u8> {
         match self.kind {
-            Kind::Failed => Some(1),
-            Kind::Usage => Some(2),
-            Kind::Content => Some(3),
-            Kind::Refused => Some(4),
-            Kind::Cache => Some(5),
-            Kind::BrokenPipe => None,
+            ErrorKind::Failed => Some(1),
+            ErrorKind::Usage => Some(2),
+            ErrorKind::Content => Some(3),
+            ErrorKind::Refused => Some(4),
+            ErrorKind::Cache => Some(5),
+            ErrorKind::BrokenPipe => None,
         }
     }
 }

@@ -45,7 +45,7 @@ impl Phase {
 
 /// The answer to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Confirmation {
     /// Go on.
     Yes,
     /// Do not.
@@ -60,8 +60,8 @@ pub trait Observer: Sync {
     fn event(&self, _event: Event<'_>) {}
 
     /// Asks before something that cannot be undone.
-    fn confirm(&self, _question: &str) -> Answer {
-        Answer::Nobody
+    fn confirm(&self, _question: &str) -> Confirmation {
+        Confirmation::Nobody
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::direct::Direct;
+use crate::direct::DirectPolicy;
 use crate::error::{Error, Result};
 
 /// One end of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Endpoint {
     /// Standard input or standard output.
     Standard,
     /// A file, device, FIFO or directory.
@@ -17,13 +17,13 @@ pub enum End {
     Url(String),
 }
 
-impl End {
+impl Endpoint {
     /// Its name in messages: a URL without its password.
     pub fn name(&self) -> PathBuf {
         match self {
-            End::Standard => "-".into(),
-            End::Path(path) => path.clone(),
-            End::Url(url) => without_password(url).into(),
+            Endpoint::Standard => "-".into(),
+            Endpoint::Path(path) => path.clone(),
+            Endpoint::Url(url) => without_password(url).into(),
         }
     }
 
@@ -51,7 +51,7 @@ fn without_password(url: &str) -> String {
 
 /// What a URL as a source needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Web {
+pub struct HttpOptions {
     /// More header lines of the request: (name, value).
     pub headers: Vec<(String, String)>,
     /// The certificates to trust, in PEM, instead of the system's.
@@ -66,7 +66,7 @@ pub struct Web {
     pub connections: usize,
 }
 
-impl Default for Web {
+impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             headers: Vec::new(),
@@ -136,15 +136,15 @@ pub struct Checksum {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Where the bytes come from.
-    pub source: End,
+    pub source: Endpoint,
     /// Where they go.
-    pub destination: End,
+    pub destination: Endpoint,
     /// Bytes per read and write.
     pub block_size: usize,
     /// Blocks in flight.
     pub queue_depth: usize,
     /// What to do where direct I/O is refused.
-    pub direct: Direct,
+    pub direct: DirectPolicy,
     /// Offset in the source, in bytes.
     pub skip: u64,
     /// The most bytes to copy.
@@ -178,7 +178,7 @@ pub struct Job {
     /// Take only what nobody else wants of the disks.
     pub idle: bool,
     /// For a URL.
-    pub web: Web,
+    pub http: HttpOptions,
     /// The process's file mode creation mask.
     pub umask: u32,
 }
@@ -190,9 +190,9 @@ impl Job {
     pub const QUEUE_DEPTH: usize = 4;
 
     /// Fails unless blocks can be transferred at this alignment.
-    pub(crate) fn suits(&self, alignment: u64) -> Result<()> {
+    pub(crate) fn check_block_size(&self, alignment: u64) -> Result<()> {
         let block_size = self.block_size as u64;
-        if block_size.is_multiple_of(alignment) || self.direct == Direct::Never {
+        if block_size.is_multiple_of(alignment) || self.direct == DirectPolicy::Never {
             return Ok(());
         }
         let why = format!("--block-size {block_size} is not a multiple of {alignment}, as direct I/O needs here");
@@ -202,11 +202,11 @@ impl Job {
     /// A plain copy of `source` to `destination`, with every option at its default.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
         Self {
-            source: End::Path(source.into()),
-            destination: End::Path(destination.into()),
+            source: Endpoint::Path(source.into()),
+            destination: Endpoint::Path(destination.into()),
             block_size: Self::BLOCK_SIZE,
             queue_depth: Self::QUEUE_DEPTH,
-            direct: Direct::Auto,
+            direct: DirectPolicy::Auto,
             skip: 0,
             count: None,
             seek: 0,
@@ -223,7 +223,7 @@ impl Job {
             resume: false,
             rate_limit: None,
             idle: false,
-            web: Web::default(),
+            http: HttpOptions::default(),
             umask: 0o022,
         }
     }
@@ -251,7 +251,7 @@ mod tests {
             ("http://[::1]/a@b", "http://[::1]/a@b"),
             ("http://h:8080/a@b", "http://h:8080/a@b"),
         ] {
-            assert_eq!(End::Url(url.into()).name(), PathBuf::from(name));
+            assert_eq!(Endpoint::Url(url.into()).name(), PathBuf::from(name));
         }
     }
 }

@@ -16,7 +16,7 @@
 //!     ├── source                file, stream, url
 //!     ├── destination           file, device, stream; publish, attributes
 //!     │       │
-//!   turnstile, block, origin, job, event, standing, error
+//!   sequencer, block, origin, job, event, standing, error
 //!     │
 //!   direct                      alignment, buffer, reader, writer; knows nothing of copying
 //!     │
@@ -29,6 +29,7 @@
 
 mod block;
 mod check;
+mod cleanup;
 pub mod cli;
 mod copy;
 mod destination;
@@ -37,18 +38,17 @@ mod error;
 mod event;
 mod job;
 pub mod options;
-mod origin;
 pub mod output;
 mod pace;
+mod sequencer;
 mod source;
-mod standing;
+mod source_info;
 #[doc(hidden)] // for main and the tests; not part of the library
 pub mod sys;
-mod turnstile;
 
+pub use cleanup::Cleanup;
 pub use copy::{Report, copy};
-pub use direct::{AlignedBuffer, Alignment, Direct, DirectReader, DirectWriter, Refused, Traffic, Written};
-pub use error::{Error, Kind, Result};
-pub use event::{Answer, Event, Observer, Phase, Silent};
-pub use job::{Algorithm, Checksum, End, Job, Sparse, Web};
-pub use standing::Standing;
+pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWriter, Refused, Traffic, WriteReport};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Confirmation, Event, Observer, Phase, Silent};
+pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Sparse};

@@ -13,16 +13,17 @@ use std::sync::Arc;
 use clap::Parser;
 use dio_cp::cli::{Cli, Progress};
 use dio_cp::output::{
-    Display, Shown, SurveyOptions, Words, cache_lines, digest_line, json, last_line, require_clean, survey,
+    ProgressDisplay, ProgressMode, ResidencyOptions, Verbosity, cache_lines, digest_line, json, last_line,
+    require_clean, survey,
 };
-use dio_cp::{Error, Job, Report, Result, Standing, options, sys};
+use dio_cp::{Cleanup, Error, Job, Report, Result, options, sys};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let Err(error) = options::refuse_dd_words(&words) {
-        return fail(&Display::new(Shown::Nothing, Words::Errors, false), &error);
+        return fail(&ProgressDisplay::new(ProgressMode::Nothing, Verbosity::Errors, false), &error);
     }
     let cli = Cli::parse();
     let display = Arc::new(display(&cli));
@@ -32,9 +33,9 @@ fn main() -> ExitCode {
             Err(error) => fail(&display, &error),
         };
     }
-    let standing = Arc::new(Standing::default());
-    let result = run(&cli, &display, &standing);
-    if !standing.claim() {
+    let cleanup = Arc::new(Cleanup::default());
+    let result = run(&cli, &display, &cleanup);
+    if !cleanup.claim() {
         // A signal came first: it has the last word, and ends the program.
         loop {
             std::thread::park();
@@ -52,25 +53,25 @@ fn look(cli: &Cli) -> Result<()> {
     let paths: Vec<PathBuf> = named.map(PathBuf::from).collect();
     let progress = std::io::stderr().is_terminal() && !cli.quiet && !cli.verbose && cli.progress != Progress::None;
     let (verbose, json, cgroups, quiet) = (cli.verbose, cli.json, cli.cgroups, cli.quiet);
-    survey(&paths, &SurveyOptions { verbose, json, cgroups, quiet, progress })
+    survey(&paths, &ResidencyOptions { verbose, json, cgroups, quiet, progress })
 }
 
-fn run(cli: &Cli, display: &Arc<Display>, standing: &Arc<Standing>) -> Result<(Job, Report)> {
+fn run(cli: &Cli, display: &Arc<ProgressDisplay>, cleanup: &Arc<Cleanup>) -> Result<(Job, Report)> {
     let job = options::job(cli, sys::umask())?;
     if sys::was_closed(1) && (cli.json || job.checksum.is_some()) {
         return Err(Error::failed("writing the report to", Path::new("standard output"), "it is closed"));
     }
     // A file size limit is then an error with a name, and not the end of the program.
     sys::ignore_signal(SIGXFSZ);
-    signals::watch(display.clone(), standing.clone())
+    signals::watch(display.clone(), cleanup.clone())
         .map_err(|e| Error::io("waiting for signals in", Path::new("dio-cp"), e))?;
-    let report = dio_cp::copy(&job, &**display, standing)?;
+    let report = dio_cp::copy(&job, &**display, cleanup)?;
     Ok((job, report))
 }
 
 /// What came of it: for scripts the digest, or everything as JSON, on standard output (standard error
 /// if that is where the bytes went); for people the notes and the last line.
-fn tell(cli: &Cli, display: &Display, job: &Job, report: &Report) -> Result<()> {
+fn tell(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report) -> Result<()> {
     display.done();
     let asked = Path::new(cli.destination.as_deref().unwrap_or_default());
     let name = match report.destination.file_name() {
@@ -112,25 +113,25 @@ fn is_standard_output(destination: &Path) -> bool {
         || matches!((own, destination.metadata()), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
-fn display(cli: &Cli) -> Display {
+fn display(cli: &Cli) -> ProgressDisplay {
     let terminal = std::io::stderr().is_terminal();
     let shown = match cli.progress {
-        Progress::Auto if terminal && !cli.quiet => Shown::Bar,
-        Progress::Auto | Progress::None => Shown::Nothing,
-        Progress::Bar if terminal => Shown::Bar,
-        Progress::Bar => Shown::Lines,
-        Progress::Json => Shown::Json,
+        Progress::Auto if terminal && !cli.quiet => ProgressMode::Bar,
+        Progress::Auto | Progress::None => ProgressMode::Nothing,
+        Progress::Bar if terminal => ProgressMode::Bar,
+        Progress::Bar => ProgressMode::Lines,
+        Progress::Json => ProgressMode::Json,
     };
     let words = match (cli.quiet, cli.verbose) {
-        (true, _) => Words::Errors,
-        (_, true) => Words::Details,
-        _ => Words::Notices,
+        (true, _) => Verbosity::Errors,
+        (_, true) => Verbosity::Details,
+        _ => Verbosity::Notices,
     };
-    Display::new(shown, words, cli.source == "-")
+    ProgressDisplay::new(shown, words, cli.source == "-")
 }
 
 /// Prints the error, what is left, and what to try; or ends by SIGPIPE, without a word.
-fn fail(display: &Display, error: &Error) -> ExitCode {
+fn fail(display: &ProgressDisplay, error: &Error) -> ExitCode {
     display.clear();
     let Some(status) = error.exit_status() else {
         let _ = emulate_default_handler(SIGPIPE); // does not come back

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::check::digest::from_hex;
 use crate::cli::{Cli, When};
-use crate::direct::Direct;
+use crate::direct::DirectPolicy;
 use crate::error::{Error, Result, quoted};
-use crate::job::{Algorithm, Checksum, End, Job, Sparse, Web};
+use crate::job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Sparse};
 use crate::pace;
 
 /// More memory than this for buffers makes no copy faster.
@@ -51,26 +51,26 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
     let seek = optional("--seek", &cli.seek)?;
     let in_place = cli.in_place || seek.is_some();
     let checksum = checksum(cli)?;
-    let web = web(cli, &source)?;
-    let from_url = matches!(source, End::Url(_));
-    let blocks = queue_depth.max(web.connections as u64);
+    let http = http(cli, &source)?;
+    let from_url = matches!(source, Endpoint::Url(_));
+    let blocks = queue_depth.max(http.connections as u64);
     if block_size.saturating_mul(blocks) > MOST_MEMORY {
         let why = format!("--block-size {block_size} × {blocks} blocks in flight is more than 1 GiB of memory");
         return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
     }
-    let to_stream = destination == End::Standard;
+    let to_stream = destination == Endpoint::Standard;
     for (given, option, why) in [
         (to_stream && seek.is_some(), "--seek", "standard output has no offset to write at"),
         (to_stream && cli.in_place, "--in-place", "standard output has no bytes to overwrite"),
         (to_stream && cli.no_clobber, "--no-clobber", "standard output is always there"),
         (to_stream && cli.preserve, "--preserve", "standard output keeps no attributes"),
-        (source == End::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
+        (source == Endpoint::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
         (to_stream && cli.verify, "--verify", "standard output cannot be read back"),
         (to_stream && cli.json, "--json", "standard output is where the bytes go"),
         (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
         (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
         (from_url && cli.preserve, "--preserve", "a URL has no attributes to keep"),
-        (source == End::Standard && cli.resume, "--resume", "standard input cannot be asked again"),
+        (source == Endpoint::Standard && cli.resume, "--resume", "standard input cannot be asked again"),
         (to_stream && cli.resume, "--resume", "standard output keeps nothing"),
         (in_place && cli.resume, "--resume", "--in-place and --seek keep what was copied where it belongs"),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
@@ -86,9 +86,9 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         block_size: block_size as usize,
         queue_depth: queue_depth as usize,
         direct: match cli.direct {
-            When::Auto => Direct::Auto,
-            When::Always => Direct::Always,
-            When::Never => Direct::Never,
+            When::Auto => DirectPolicy::Auto,
+            When::Always => DirectPolicy::Always,
+            When::Never => DirectPolicy::Never,
         },
         skip: optional("--skip", &cli.skip)?.unwrap_or(0),
         count: optional("--count", &cli.count)?,
@@ -110,7 +110,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         resume: cli.resume,
         rate_limit,
         idle: cli.idle,
-        web,
+        http,
         umask,
     };
     let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
@@ -121,7 +121,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
 }
 
 /// What only a URL takes.
-fn web(cli: &Cli, source: &End) -> Result<Web> {
+fn http(cli: &Cli, source: &Endpoint) -> Result<HttpOptions> {
     for (given, option) in [
         (!cli.header.is_empty(), "--header"),
         (cli.cacert.is_some(), "--cacert"),
@@ -130,14 +130,14 @@ fn web(cli: &Cli, source: &End) -> Result<Web> {
         (cli.retry.is_some(), "--retry"),
         (cli.connections.is_some(), "--connections"),
     ] {
-        if given && !matches!(source, End::Url(_)) {
+        if given && !matches!(source, Endpoint::Url(_)) {
             return Err(Error::usage(format!("{option} cannot be used here: SRC is no URL")));
         }
     }
-    let usual = Web::default();
+    let usual = HttpOptions::default();
     let headers: Result<Vec<(String, String)>> = cli.header.iter().map(|line| header(line)).collect();
     let timeout = seconds("--timeout", &cli.timeout)?;
-    Ok(Web {
+    Ok(HttpOptions {
         headers: headers?,
         cacert: cli.cacert.as_ref().map(PathBuf::from),
         connect_timeout: seconds("--connect-timeout", &cli.connect_timeout)?.unwrap_or(usual.connect_timeout),
@@ -207,16 +207,16 @@ fn checksum(cli: &Cli) -> Result<Option<Checksum>> {
     Ok(Some(Checksum { algorithm: Some(algorithm), expected, list }))
 }
 
-fn end(word: &OsStr) -> Result<End> {
+fn end(word: &OsStr) -> Result<Endpoint> {
     let bytes = word.as_bytes();
     if bytes.is_empty() {
         return Err(Error::usage("SRC or DST is empty; - is standard input or output"));
     }
-    if End::is_url(word.as_ref()) {
+    if Endpoint::is_url(word.as_ref()) {
         let Some(url) = word.to_str() else { return Err(Error::usage("the URL is not UTF-8; percent-encode it")) };
-        return Ok(End::Url(url.to_string()));
+        return Ok(Endpoint::Url(url.to_string()));
     }
-    Ok(if bytes == b"-" { End::Standard } else { End::Path(PathBuf::from(word)) })
+    Ok(if bytes == b"-" { Endpoint::Standard } else { Endpoint::Path(PathBuf::from(word)) })
 }
 
 /// Somebody's fingers typed dd: the error shows the same in dio-cp's words.
@@ -313,10 +313,10 @@ mod tests {
     fn what_a_url_takes_is_taken() {
         let words = ["HTTPS://example.org/a", "b", "--header", "A: b:c", "--header", "D:e", "--timeout", "0.5"];
         let job = parse(&words).ok();
-        assert_eq!(job.as_ref().map(|j| j.source.clone()), Some(End::Url("HTTPS://example.org/a".into())));
-        let web = job.map(|j| j.web).unwrap_or_default();
-        assert_eq!(web.headers, [("A".into(), "b:c".into()), ("D".into(), "e".into())]);
-        assert_eq!((web.timeout, web.connections, web.retry), (Duration::from_millis(500), 1, 5));
+        assert_eq!(job.as_ref().map(|j| j.source.clone()), Some(Endpoint::Url("HTTPS://example.org/a".into())));
+        let http = job.map(|j| j.http).unwrap_or_default();
+        assert_eq!(http.headers, [("A".into(), "b:c".into()), ("D".into(), "e".into())]);
+        assert_eq!((http.timeout, http.connections, http.retry), (Duration::from_millis(500), 1, 5));
     }
 
     #[test]

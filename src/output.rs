@@ -2,8 +2,8 @@
 
 mod progress;
 mod report;
-mod survey;
+mod residency;
 
-pub use progress::{Display, Shown, Words};
+pub use progress::{ProgressDisplay, ProgressMode, Verbosity};
 pub use report::{cache_lines, digest_line, json, last_line, require_clean};
-pub use survey::{SurveyOptions, survey};
+pub use residency::{ResidencyOptions, survey};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dio_cp::output::Display;
-use dio_cp::{Standing, sys};
+use dio_cp::output::ProgressDisplay;
+use dio_cp::{Cleanup, sys};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
@@ -17,7 +17,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Watches from now on. SIGUSR1 only shows how far the copy is. Signals that whoever started us
 /// ignores, as nohup(1) does, stay ignored.
-pub fn watch(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<()> {
+pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> std::io::Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
     let mut signals = Signals::new(wanted)?;
     let watch = move || {
@@ -27,8 +27,8 @@ pub fn watch(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<
                 aside(Duration::ZERO, move || display.print(&display.line()));
                 continue;
             }
-            if standing.claim() {
-                let (display, left) = (display.clone(), standing.abandon());
+            if cleanup.claim() {
+                let (display, left) = (display.clone(), cleanup.abandon());
                 aside(LAST_WORDS, move || last_words(&display, signal, left));
             } else {
                 // The copy has ended by itself, and is saying so.
@@ -42,7 +42,7 @@ pub fn watch(display: Arc<Display>, standing: Arc<Standing>) -> std::io::Result<
     Ok(())
 }
 
-fn last_words(display: &Display, signal: i32, left: Option<String>) {
+fn last_words(display: &ProgressDisplay, signal: i32, left: Option<String>) {
     display.clear();
     let name = signal_name(signal).unwrap_or("a signal");
     display.print(&format!("dio-cp: ended by {name} after {}", display.line()));

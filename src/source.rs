@@ -12,20 +12,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{Block, Layout};
-use crate::direct::{Direct, Traffic};
+use crate::direct::{DirectPolicy, Traffic};
 use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
-use crate::job::{End, Job};
-use crate::origin::{Origin, OwnName};
+use crate::job::{Endpoint, Job};
 use crate::pace::Pace;
+use crate::sequencer::Sequencer;
+use crate::source_info::{SourceInfo, SuggestedName};
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// A source of blocks, read by several workers.
 pub trait Source: Sync {
     /// Claims the next range, in order, and fills the block with it. False: there is no more, or
     /// the copy is over. Files read outside any lock, in parallel; streams inside one.
-    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool>;
+    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool>;
 
     /// How the copy will go; called before the first block is claimed.
     fn begin(&mut self, _layout: &Layout, _course: Course) {}
@@ -88,19 +88,19 @@ pub struct Course {
 }
 
 /// Opens the source. Nothing is read yet. `restarts`: how often this copy was begun anew.
-pub fn open<'a>(job: &'a Job, observer: &'a dyn Observer, restarts: u32) -> Result<(Box<dyn Source + 'a>, Origin)> {
+pub fn open<'a>(job: &'a Job, observer: &'a dyn Observer, restarts: u32) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
     match &job.source {
-        End::Standard => standard_input(job),
+        Endpoint::Standard => standard_input(job),
         #[cfg(feature = "url")]
-        End::Url(url) => url::open(job, url, observer, restarts),
+        Endpoint::Url(url) => url::open(job, url, observer, restarts),
         #[cfg(not(feature = "url"))]
-        End::Url(_) => {
+        Endpoint::Url(_) => {
             let _ = (observer, restarts);
             let name = job.source.name();
             let why = "this build cannot read URLs: it was made without the cargo feature `url`";
             Err(Error::usage(why).hint(format!("curl -fL {} | dio-cp - DST", quoted(&name))))
         }
-        End::Path(path) => {
+        Endpoint::Path(path) => {
             let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
             if found.is_dir() {
                 let why = "it is a directory; dio-cp copies one file at a time";
@@ -125,7 +125,7 @@ fn regular<'a>(
     name: &Path,
     open_as: &Path,
     position: Option<File>,
-) -> Result<(Box<dyn Source + 'a>, Origin)> {
+) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
     let fail = |e| Error::io("opening", name, e);
     let (reader, file) = crate::direct::DirectReader::open(open_as, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
@@ -137,15 +137,18 @@ fn regular<'a>(
     }
     let source = file::FileSource::new(job, name, reader, &file, position)?;
     let length = source.length();
-    let own_name = own_name(job);
+    let suggested_name = suggested_name(job);
     let identity = source.identity();
-    Ok((Box::new(source), Origin { name: name.into(), own_name, file: Some((file, metadata)), length, identity }))
+    Ok((
+        Box::new(source),
+        SourceInfo { name: name.into(), suggested_name, file: Some((file, metadata)), length, identity },
+    ))
 }
 
 /// The last part of a path.
-fn own_name(job: &Job) -> Option<OwnName> {
-    let End::Path(path) = &job.source else { return None };
-    path.file_name().map(|name| OwnName { name: name.into(), foreign: false })
+fn suggested_name(job: &Job) -> Option<SuggestedName> {
+    let Endpoint::Path(path) = &job.source else { return None };
+    path.file_name().map(|name| SuggestedName { name: name.into(), chosen_by_server: false })
 }
 
 fn stream<'a>(
@@ -154,14 +157,14 @@ fn stream<'a>(
     file: File,
     metadata: Metadata,
     stored: bool,
-) -> Result<(Box<dyn Source + 'a>, Origin)> {
+) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
     let kept = file.try_clone().map_err(|e| Error::io("opening", name, e))?;
     let source = stream::StreamSource::new(job, name, file, stored);
-    let (length, own_name, file) = (source.length(), own_name(job), Some((kept, metadata)));
-    Ok((Box::new(source), Origin { name: name.into(), own_name, file, length, identity: None }))
+    let (length, suggested_name, file) = (source.length(), suggested_name(job), Some((kept, metadata)));
+    Ok((Box::new(source), SourceInfo { name: name.into(), suggested_name, file, length, identity: None }))
 }
 
-fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, Origin)> {
+fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
     let name = Path::new("standard input");
     let fail = |e| Error::io("opening", name, e);
     if sys::was_closed(0) {
@@ -179,7 +182,7 @@ fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, Origin)> {
     if stored && File::open(&again).is_ok() {
         return regular(job, name, &again, Some(file));
     }
-    if stored && job.direct == Direct::Always {
+    if stored && job.direct == DirectPolicy::Always {
         let why = "direct I/O refused: it was opened by somebody else, and may not be opened again";
         return Err(Error::refused(name, why));
     }

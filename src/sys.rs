@@ -81,17 +81,17 @@ fn path(value: &Path) -> io::Result<CString> {
 }
 
 /// Anonymous memory, page-aligned; aligned to 2 MiB and on huge pages from that size on.
-pub struct Mapping {
+pub struct AnonymousMapping {
     start: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: the mapping is private memory that only this value points to, like a Box<[u8]>.
-unsafe impl Send for Mapping {}
+unsafe impl Send for AnonymousMapping {}
 // SAFETY: shared access hands out &[u8] only; changing it takes &mut self.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for AnonymousMapping {}
 
-impl Mapping {
+impl AnonymousMapping {
     /// Maps `len` zero bytes. The pages are made when they are first touched.
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let len = len.max(1).checked_next_multiple_of(4096).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -141,7 +141,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for AnonymousMapping {
     fn drop(&mut self) {
         // SAFETY: unmaps exactly what `anonymous` kept; no borrow outlives self.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
@@ -322,12 +322,12 @@ pub const WINDOW: u64 = 256 << 20;
 
 /// A part of a file, mapped to ask about its pages, or to have what is in them. No reference into it is
 /// ever made: the file is others' to change and to cut.
-pub struct Window {
+pub struct FileMapping {
     start: *mut libc::c_void,
     len: usize,
 }
 
-impl Window {
+impl FileMapping {
     /// Maps `len` bytes at `at`, a multiple of the page size.
     pub fn new(file: &File, at: u64, len: usize) -> io::Result<Self> {
         let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
@@ -383,7 +383,7 @@ impl Window {
     }
 }
 
-impl Drop for Window {
+impl Drop for FileMapping {
     fn drop(&mut self) {
         // SAFETY: unmaps exactly what `new` mapped; no reference into it was ever made.
         unsafe { libc::munmap(self.start, self.len) };
@@ -395,7 +395,7 @@ impl Drop for Window {
 pub fn mincore_tells(file: &File) -> bool {
     let probe = || {
         let behind = length(file)?.saturating_add(64 << 20).next_multiple_of(page_size());
-        Window::new(file, behind, page_size() as usize)?.resident_pages()
+        FileMapping::new(file, behind, page_size() as usize)?.resident_pages()
     };
     probe().is_ok_and(|pages| pages == 0)
 }
@@ -417,7 +417,7 @@ pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
     let mut cached = 0;
     while at < end {
         let part = WINDOW.min(end - at);
-        cached += Window::new(file, at, part as usize)?.resident_pages()?;
+        cached += FileMapping::new(file, at, part as usize)?.resident_pages()?;
         at += part;
     }
     Ok(cached)

@@ -39,7 +39,7 @@ fn ages(path: &Path) -> Vec<u64> {
     const ACTIVE: u64 = 1 << 6;
     let file = File::open(path).unwrap();
     let len = file.metadata().unwrap().len() as usize;
-    let window = sys::Window::new(&file, 0, len).unwrap();
+    let window = sys::FileMapping::new(&file, 0, len).unwrap();
     window.copy_out(0, &mut vec![0; len]).unwrap(); // maps the pages
     let (pagemap, flags) = (File::open("/proc/self/pagemap").unwrap(), File::open("/proc/kpageflags").unwrap());
     let entry = |file: &File, at: u64| {

@@ -8,12 +8,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use common::*;
-use dio_cp::{AlignedBuffer, Direct, DirectWriter, Job, Report, Silent, Standing, Traffic};
+use dio_cp::{AlignedBuffer, Cleanup, DirectPolicy, DirectWriter, Job, Report, Silent, Traffic};
 
 #[track_caller]
-fn report(src: &Path, dst: &Path, direct: Direct) -> Report {
+fn report(src: &Path, dst: &Path, direct: DirectPolicy) -> Report {
     let job = Job { direct, block_size: 1 << 20, ..Job::new(src, dst) };
-    dio_cp::copy(&job, &Silent, &Standing::default()).unwrap()
+    dio_cp::copy(&job, &Silent, &Cleanup::default()).unwrap()
 }
 
 #[test]
@@ -23,24 +23,24 @@ fn the_report_counts_every_byte_by_its_way() {
     let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
     let (all, none) = (len as u64, Traffic::default());
     make_cold(&src);
-    let direct = report(&src, &dst, Direct::Auto);
+    let direct = report(&src, &dst, DirectPolicy::Auto);
     assert_eq!((direct.bytes, direct.holes), (all, 0));
     assert_eq!(direct.read, Traffic { direct: all, ..none });
     assert_eq!(direct.written.traffic, Traffic { direct: all, ..none });
     assert_eq!(direct.written.cached_pages, if can_count_pages() { Some(0) } else { None });
     assert!(direct.notes.is_empty(), "{:?}", direct.notes);
-    let cached = report(&src, &dst, Direct::Never);
+    let cached = report(&src, &dst, DirectPolicy::Never);
     assert_eq!(
         (cached.read, cached.written.traffic),
         (Traffic { cached: all, ..none }, Traffic { cached: all, ..none })
     );
     let shm = Path::new("/dev/shm").join(format!("dio-cp-library-{}", std::process::id()));
-    let memory = report(&src, &shm, Direct::Auto);
+    let memory = report(&src, &shm, DirectPolicy::Auto);
     assert_eq!(memory.written.traffic, Traffic { memory: all, ..none });
     fs::remove_file(&shm).unwrap();
     let hole = scratch.path("hole");
     sparse(&hole, 9 << 20, &[(1 << 20, 1 << 20)]);
-    let holes = report(&hole, &dst, Direct::Auto);
+    let holes = report(&hole, &dst, DirectPolicy::Auto);
     assert_eq!((holes.bytes, holes.holes, holes.written.traffic.direct), (9 << 20, 8 << 20, 1 << 20));
 }
 
@@ -53,13 +53,13 @@ fn on_btrfs_only_files_without_checksums_count_as_direct() {
     write(&src, &content(5_000_001));
     make_cold(&src);
     let none = Traffic::default();
-    let buffered = report(&src, &dst, Direct::Auto);
+    let buffered = report(&src, &dst, DirectPolicy::Auto);
     assert_eq!(buffered.read, Traffic { direct: 5_000_001, ..none });
     assert_eq!(buffered.written.traffic, Traffic { uncached: 5_000_001, ..none });
     let plain = mount.path("plain");
     fs::create_dir(&plain).unwrap();
     tool("chattr", ["+C", plain.to_str().unwrap()]);
-    let direct = report(&src, &plain.join("dst"), Direct::Always);
+    let direct = report(&src, &plain.join("dst"), DirectPolicy::Always);
     assert_eq!(direct.written.traffic, Traffic { direct: 5_000_001, ..none });
 }
 
@@ -142,9 +142,9 @@ fn a_writer_without_space_fails_and_stays_failed() {
 fn an_abandoned_copy_publishes_nothing() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
-    let standing = Standing::default();
-    assert_eq!(standing.abandon(), None);
-    assert!(dio_cp::copy(&Job::new(&src, &dst), &Silent, &standing).is_err());
+    let cleanup = Cleanup::default();
+    assert_eq!(cleanup.abandon(), None);
+    assert!(dio_cp::copy(&Job::new(&src, &dst), &Silent, &cleanup).is_err());
     assert_eq!(scratch.names(), ["src"]);
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
-use dio_cp::{Job, Silent, Standing, sys};
+use dio_cp::{Cleanup, Job, Silent, sys};
 
 const MB: f64 = 1e6;
 /// strace notes the time when it gets to it, which on a busy machine may be late. The exact bound is a
@@ -285,7 +285,7 @@ fn an_idle_copy_is_in_the_idle_class_and_leaves_its_caller_as_he_was() {
     sys::set_timer_slack(123_456).unwrap();
     let before = (sys::io_priority().unwrap(), "123456".to_string());
     let job = Job { idle: true, ..Job::new(&src, scratch.path("dst")) };
-    dio_cp::copy(&job, &Silent, &Standing::default()).unwrap();
+    dio_cp::copy(&job, &Silent, &Cleanup::default()).unwrap();
     assert_eq!((sys::io_priority().unwrap(), slack(&me)), before);
     let mut bytes = Vec::new();
     File::open(scratch.path("dst")).unwrap().read_to_end(&mut bytes).unwrap();

@@ -18,13 +18,13 @@ const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
 
 /// The memory cgroups of this system.
-pub struct Groups {
+pub struct MemoryCgroups {
     pagemap: File,
     charged: File,
     paths: HashMap<u64, PathBuf>,
 }
 
-impl Groups {
+impl MemoryCgroups {
     /// Opens the two files and lists the cgroups, version 1 or 2. Fails without root.
     pub fn new() -> Result<Self, (PathBuf, io::Error)> {
         let open = |path: &str| File::open(path).map_err(|e| (PathBuf::from(path), e));

@@ -1,6 +1,6 @@
 //! The digest of the bytes copied, computed while they pass.
 //!
-//! SHA-2 is a chain: the blocks go through a turnstile, one after the other, while other workers
+//! SHA-2 is a chain: the blocks go through a sequencer, one after the other, while other workers
 //! read and write theirs. BLAKE3 is a tree: each worker hashes its own block's subtrees, in
 //! parallel, and only the 32-byte results are put together in order.
 
@@ -11,11 +11,11 @@ use sha2::digest::DynDigest;
 
 use crate::block::{Block, Layout};
 use crate::job::Algorithm;
-use crate::turnstile::Turnstile;
+use crate::sequencer::Sequencer;
 
 /// The digest of one copy.
 pub struct Digest {
-    turns: Turnstile,
+    sequencer: Sequencer,
     state: Mutex<State>,
     /// Every block begins and ends at a chunk of the tree.
     parallel: bool,
@@ -44,7 +44,7 @@ impl Digest {
             Algorithm::Blake3 if parallel => State::Tree(Tree::default()),
             Algorithm::Blake3 => State::Hasher(Box::default()),
         };
-        Self { turns: Turnstile::default(), state: Mutex::new(state), parallel }
+        Self { sequencer: Sequencer::default(), state: Mutex::new(state), parallel }
     }
 
     /// Takes a block in. Comes back when its turn has passed.
@@ -57,12 +57,12 @@ impl Digest {
             }),
             State::Tree(tree) => subtrees.into_iter().for_each(|subtree| tree.push(subtree)),
         };
-        self.turns.pass(block.number, take);
+        self.sequencer.run_in_turn(block.number, take);
     }
 
     /// A block will not come: nobody waits for it any more.
-    pub fn shut(&self) {
-        self.turns.shut();
+    pub fn cancel(&self) {
+        self.sequencer.cancel();
     }
 
     /// The digest of all blocks.
@@ -211,7 +211,7 @@ mod tests {
                     }
                     for algorithm in Algorithm::ALL {
                         let digest = Digest::new(algorithm, &layout);
-                        // Last first: the order must come from the turnstile.
+                        // Last first: the order must come from the sequencer.
                         std::thread::scope(|scope| {
                             for part in cut.chunks(4) {
                                 for block in part.iter().rev() {

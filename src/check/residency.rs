@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::sys::{self, CacheStat, WINDOW, Window};
+use crate::sys::{self, CacheStat, FileMapping, WINDOW};
 
 /// The pages of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ fn by_mincore(file: &File, bytes: u64) -> io::Result<u64> {
 }
 
 /// See [`each_window`].
-pub type Each<'a> = &'a mut dyn FnMut(&Window, &[u8]) -> io::Result<()>;
+pub type Each<'a> = &'a mut dyn FnMut(&FileMapping, &[u8]) -> io::Result<()>;
 
 /// Calls `each` with every window of the file that may have pages: its mapping, and mincore's byte a
 /// page. What has none is passed over, as far as the kernel tells, else holes: 10 TB of them must not take
@@ -92,7 +92,7 @@ pub fn each_window(file: &File, bytes: u64, each: Each<'_>) -> io::Result<()> {
             at += len;
             continue;
         }
-        let window = Window::new(file, at, len as usize)?;
+        let window = FileMapping::new(file, at, len as usize)?;
         each(&window, &window.resident()?)?;
         at += len;
     }

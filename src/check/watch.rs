@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::residency;
 use crate::error::{Error, Result};
-use crate::origin::Origin;
+use crate::source_info::SourceInfo;
 
 /// How often it looks during the copy. What comes and goes in between is not seen.
 pub const SAMPLE: Duration = Duration::from_millis(10);
@@ -42,7 +42,7 @@ pub struct Watch {
 
 impl Watch {
     /// Begins with what is there now.
-    pub fn new(from: &Origin, name: &Path, to: Option<&File>) -> Result<Self> {
+    pub fn new(from: &SourceInfo, name: &Path, to: Option<&File>) -> Result<Self> {
         let has_pages = |found: &Metadata| found.is_file() || found.file_type().is_block_device();
         let source = from.file.as_ref().filter(|(_, found)| has_pages(found)).map(|(file, _)| file);
         let watch = |name: &Path, file: Option<&File>| {

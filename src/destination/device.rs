@@ -5,21 +5,21 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{FileDestination, open_existing};
+use crate::cleanup::Cleanup;
 use crate::direct::Alignment;
 use crate::error::{Error, Result, quoted, size};
-use crate::event::{Answer, Observer};
+use crate::event::{Confirmation, Observer};
 use crate::job::Job;
-use crate::origin::Origin;
-use crate::standing::Standing;
+use crate::source_info::SourceInfo;
 use crate::sys;
 
 /// Opens a device that nobody else holds, that is large enough, and that may be overwritten.
 pub fn open<'a>(
     job: &'a Job,
-    from: &Origin,
+    from: &SourceInfo,
     path: &Path,
     observer: &dyn Observer,
-    standing: &'a Standing,
+    cleanup: &'a Cleanup,
 ) -> Result<FileDestination<'a>> {
     let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
     let sysfs = sysfs_of(&found);
@@ -43,22 +43,22 @@ pub fn open<'a>(
     if let Some(alignment) =
         Alignment::probe(&file).map_err(|e| Error::io("opening", path, e))?.filter(|_| refused.is_none())
     {
-        job.suits(alignment.offset)?;
+        job.check_block_size(alignment.offset)?;
     }
     if !job.force {
         let model = model(&sysfs).map_or(String::new(), |model| format!("{model}, "));
         let question = format!("overwrite {} ({model}{}) with {}?", quoted(path), size(capacity), quoted(&from.name));
         match observer.confirm(&question) {
-            Answer::Yes => {}
-            Answer::No => return Err(Error::failed("writing", path, "not confirmed")),
-            Answer::Nobody => {
+            Confirmation::Yes => {}
+            Confirmation::No => return Err(Error::failed("writing", path, "not confirmed")),
+            Confirmation::Nobody => {
                 let why =
                     format!("{} is a block device ({model}{}), and nobody can be asked", quoted(path), size(capacity));
                 return Err(Error::usage(format!("{why}; -f overwrites it without asking")));
             }
         }
     }
-    FileDestination::device(job, path, (file, refused), standing)
+    FileDestination::device(job, path, (file, refused), cleanup)
 }
 
 fn sysfs_of(device: &Metadata) -> PathBuf {

@@ -10,15 +10,15 @@ use super::partial::{self, Opened, Partial};
 use super::publish::{self, Unpublished, sync_directory};
 use super::{Destination, Finished, Inspect, attributes};
 use crate::block::Block;
+use crate::cleanup::Cleanup;
 use crate::direct::{self, DirectWriter};
 use crate::error::{Error, Result, size};
 use crate::event::Observer;
 use crate::job::{Job, Sparse};
-use crate::origin::Origin;
-use crate::pace::Idle;
-use crate::standing::Standing;
+use crate::pace::IdleGate;
+use crate::sequencer::Sequencer;
+use crate::source_info::SourceInfo;
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// The shortest run of zeros that `--sparse always` makes a hole of: a request more costs the disk
 /// about as much as writing this many bytes.
@@ -45,7 +45,7 @@ pub struct FileDestination<'a> {
     device: bool,
     /// Something was written.
     touched: AtomicBool,
-    standing: &'a Standing,
+    cleanup: &'a Cleanup,
 }
 
 struct Publication {
@@ -59,11 +59,11 @@ impl<'a> FileDestination<'a> {
     /// New content for `path`, published at the end.
     pub fn replace(
         job: &'a Job,
-        from: &Origin,
+        from: &SourceInfo,
         path: PathBuf,
         existed: bool,
         observer: &dyn Observer,
-        standing: &'a Standing,
+        cleanup: &'a Cleanup,
     ) -> Result<Self> {
         if existed {
             // Fails now for what would fail at the end: permissions, attributes, a read-only disk.
@@ -73,33 +73,33 @@ impl<'a> FileDestination<'a> {
             }
         }
         if job.resume
-            && let Some(opened) = partial::resumable(job, from, &path, existed, observer, standing)?
+            && let Some(opened) = partial::resumable(job, from, &path, existed, observer, cleanup)?
         {
             let Opened { unpublished: Unpublished { file, refused, temporary }, partial, resumed, .. } = opened;
             if existed && !job.preserve {
                 attributes::try_owner(&file, &path)?;
             }
             let publication = Publication { existed, temporary, partial: Some(partial) };
-            let mut destination = Self::over(job, path, file, refused, Some(publication), standing)?;
+            let mut destination = Self::over(job, path, file, refused, Some(publication), cleanup)?;
             destination.writer.go_on_from(resumed);
             destination.resumed = resumed;
             return Ok(destination);
         }
         let mode = new_mode(from);
-        let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, standing)?;
+        let Unpublished { file, refused, temporary } = publish::create(&path, existed, mode, job.direct, cleanup)?;
         if existed && !job.preserve {
             attributes::try_owner(&file, &path)?;
         }
         let publication = Some(Publication { existed, temporary, partial: None });
-        Self::over(job, path, file, refused, publication, standing)
+        Self::over(job, path, file, refused, publication, cleanup)
     }
 
     /// The bytes of the file `path` that is there.
-    pub fn in_place(job: &'a Job, path: &Path, standing: &'a Standing) -> Result<Self> {
+    pub fn in_place(job: &'a Job, path: &Path, cleanup: &'a Cleanup) -> Result<Self> {
         let (file, refused) = open_existing(path, job, 0).map_err(|e| Error::io("opening", path, e))?;
         let kept = file.try_clone().map_err(|e| Error::io("opening", path, e))?;
-        standing.overwrite(path, Some(kept));
-        Self::over(job, path.to_path_buf(), file, refused, None, standing)
+        cleanup.overwrite(path, Some(kept));
+        Self::over(job, path.to_path_buf(), file, refused, None, cleanup)
     }
 
     /// The bytes of a device that is open.
@@ -107,10 +107,10 @@ impl<'a> FileDestination<'a> {
         job: &'a Job,
         path: &Path,
         (file, refused): (File, Option<String>),
-        standing: &'a Standing,
+        cleanup: &'a Cleanup,
     ) -> Result<Self> {
-        standing.overwrite(path, None);
-        let mut destination = Self::over(job, path.to_path_buf(), file, refused, None, standing)?;
+        cleanup.overwrite(path, None);
+        let mut destination = Self::over(job, path.to_path_buf(), file, refused, None, cleanup)?;
         destination.device = true;
         Ok(destination)
     }
@@ -121,7 +121,7 @@ impl<'a> FileDestination<'a> {
         file: File,
         refused: Option<String>,
         publication: Option<Publication>,
-        standing: &'a Standing,
+        cleanup: &'a Cleanup,
     ) -> Result<Self> {
         let fail = |e| Error::io("opening", &name, e);
         let kept = file.try_clone().map_err(fail)?;
@@ -140,7 +140,7 @@ impl<'a> FileDestination<'a> {
             reserved,
             device: false,
             touched,
-            standing,
+            cleanup,
         })
     }
 
@@ -162,7 +162,7 @@ impl<'a> FileDestination<'a> {
     fn put_block(&self, block: &Block) -> Result<()> {
         let at = self.job.seek + block.offset;
         if !self.touched.swap(true, Ordering::Relaxed) {
-            self.standing.touch();
+            self.cleanup.touch();
         }
         if block.hole {
             return self.put_zeros(at, block.len);
@@ -207,7 +207,7 @@ impl Destination for FileDestination<'_> {
         Some(&self.file)
     }
 
-    fn yield_at(&mut self, idle: &Arc<Idle>) {
+    fn yield_at(&mut self, idle: &Arc<IdleGate>) {
         self.writer.yield_at(idle);
     }
 
@@ -225,7 +225,7 @@ impl Destination for FileDestination<'_> {
         // As far as the padded last block reaches: a write behind the end would have to extend it.
         let room = if owned { self.writer.padded(at + len) - at } else { len };
         if !owned {
-            self.standing.reserving();
+            self.cleanup.reserving();
         }
         let result = sys::fallocate(&self.file, mode, at, room);
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
@@ -241,7 +241,7 @@ impl Destination for FileDestination<'_> {
         }
     }
 
-    fn put(&self, block: &Block, _turns: &Turnstile) -> Result<()> {
+    fn put(&self, block: &Block, _turns: &Sequencer) -> Result<()> {
         self.put_block(block)?;
         let Some(partial) = self.publication.as_ref().and_then(|publication| publication.partial.as_ref()) else {
             return Ok(());
@@ -252,11 +252,11 @@ impl Destination for FileDestination<'_> {
         written.map_err(|e| Error::io("keeping what was copied to", &self.name, e))
     }
 
-    fn finish(mut self: Box<Self>, from: &Origin, inspect: Inspect<'_>) -> Result<Finished> {
+    fn finish(mut self: Box<Self>, from: &SourceInfo, inspect: Inspect<'_>) -> Result<Finished> {
         let sync = self.job.sync;
         let publication = self.publication.take();
         let (mut notes, mut failed) = (Vec::new(), None);
-        let Self { job, name, file, writer, exclusive, standing, .. } = *self;
+        let Self { job, name, file, writer, exclusive, cleanup, .. } = *self;
         let partial = publication.as_ref().and_then(|publication| publication.partial.clone());
         let look_like_it = || attributes_of(job, &name, &file, from, publication.as_ref());
         let last = || {
@@ -287,7 +287,7 @@ impl Destination for FileDestination<'_> {
         }
         if let Some(Publication { existed, temporary, partial }) = publication {
             let complete = || partial.as_ref().map_or(Ok(()), |partial| partial.complete());
-            publish::publish(&file, temporary.as_deref(), &name, (existed, exclusive), complete, standing)?;
+            publish::publish(&file, temporary.as_deref(), &name, (existed, exclusive), complete, cleanup)?;
             if sync {
                 sync_directory(&name, &file)?;
             }
@@ -312,7 +312,7 @@ fn attributes_of(
     job: &Job,
     name: &Path,
     file: &File,
-    from: &Origin,
+    from: &SourceInfo,
     publication: Option<&Publication>,
 ) -> Result<Vec<String>> {
     let Some(publication) = publication else { return Ok(Vec::new()) };
@@ -355,7 +355,7 @@ pub fn open_existing(path: &Path, job: &Job, flags: i32) -> std::io::Result<(Fil
 }
 
 /// The mode that a new file gets, before the umask: that of a source that is a file.
-fn new_mode(from: &Origin) -> u32 {
+fn new_mode(from: &SourceInfo) -> u32 {
     use std::os::unix::fs::MetadataExt;
     let source = from.file.as_ref().map(|(_, found)| found).filter(|found| found.is_file());
     source.map_or(0o666, |found| found.mode() & 0o777)

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use xattr::FileExt;
 
 use super::publish::{Unpublished, creating, directory_of, sync_directory};
-use crate::direct::Direct;
+use crate::cleanup::{Cleanup, Keep, Temporary};
+use crate::direct::DirectPolicy;
 use crate::error::{Error, quoted, size};
 use crate::event::{Event, Observer};
 use crate::job::Job;
-use crate::origin::{Identity, Origin};
-use crate::standing::{Keep, Standing, Temporary};
+use crate::source_info::{Identity, SourceInfo};
 use crate::sys;
 
 /// Where the record is kept.
@@ -86,11 +86,11 @@ fn name_of(path: &Path) -> PathBuf {
 /// The file that an interrupted copy leaves behind, or has left. None: nothing could be kept here.
 pub fn resumable(
     job: &Job,
-    from: &Origin,
+    from: &SourceInfo,
     path: &Path,
     existed: bool,
     observer: &dyn Observer,
-    standing: &Standing,
+    cleanup: &Cleanup,
 ) -> crate::error::Result<Option<Opened>> {
     let nothing = |what: &Path, why: &str| {
         observer.event(Event::Notice(&format!("nothing can be kept of {}: {why}", quoted(what))));
@@ -119,7 +119,7 @@ pub fn resumable(
         let keep: Keep = Box::new(move |worth_it| partial.end(worth_it));
         Ok((opened, Temporary { path: None, keep: Some(keep) }))
     };
-    let opened = match standing.build(path, existed, create) {
+    let opened = match cleanup.build(path, existed, create) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             return nothing(path, "the filesystem does not keep extended attributes, or whose file it is");
         }
@@ -141,7 +141,7 @@ pub fn resumable(
 
 /// Opens what an earlier copy of the same left, or begins anew. Fails with `WouldBlock` if another copy
 /// is at it, and with `Unsupported` where nothing can be kept.
-fn open(path: &Path, identity: &Identity, policy: Direct) -> io::Result<Opened> {
+fn open(path: &Path, identity: &Identity, policy: DirectPolicy) -> io::Result<Opened> {
     let identity: Identity = identity.iter().map(|(what, which)| (*what, short(which))).collect();
     let mut why_anew = None;
     let (file, resumed) = loop {
@@ -173,7 +173,7 @@ fn open(path: &Path, identity: &Identity, policy: Direct) -> io::Result<Opened> 
         }
     };
     let refused = match policy {
-        Direct::Never => None,
+        DirectPolicy::Never => None,
         _ => sys::set_direct(&file, true).err().map(|e| format!("the filesystem does not take O_DIRECT ({e})")),
     };
     let state = State {

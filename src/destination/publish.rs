@@ -8,9 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::direct::{self, Direct};
+use crate::cleanup::{Cleanup, Temporary};
+use crate::direct::{self, DirectPolicy};
 use crate::error::{Error, Result, quoted};
-use crate::standing::{Standing, Temporary};
 use crate::sys;
 
 /// A file that gets its name at the end.
@@ -27,8 +27,8 @@ pub fn directory_of(path: &Path) -> &Path {
 
 /// Makes the file that will become `path`: without a name (`O_TMPFILE`) where the filesystem can,
 /// so that nothing is left whatever happens; else with a hidden one beside it, for its owner only.
-pub fn create(path: &Path, existed: bool, mode: u32, policy: Direct, standing: &Standing) -> Result<Unpublished> {
-    standing
+pub fn create(path: &Path, existed: bool, mode: u32, policy: DirectPolicy, cleanup: &Cleanup) -> Result<Unpublished> {
+    cleanup
         .build(path, existed, || {
             let made = match unnamed(path, mode, policy)? {
                 Some(made) => made,
@@ -49,7 +49,7 @@ pub fn creating(path: &Path, error: io::Error) -> Error {
     }
 }
 
-fn unnamed(path: &Path, mode: u32, policy: Direct) -> io::Result<Option<Unpublished>> {
+fn unnamed(path: &Path, mode: u32, policy: DirectPolicy) -> io::Result<Option<Unpublished>> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
     match direct::open(directory_of(path), &options, libc::O_TMPFILE, policy) {
@@ -64,7 +64,7 @@ fn unnamed(path: &Path, mode: u32, policy: Direct) -> io::Result<Option<Unpublis
     }
 }
 
-fn named(path: &Path, policy: Direct) -> io::Result<Unpublished> {
+fn named(path: &Path, policy: DirectPolicy) -> io::Result<Unpublished> {
     loop {
         let temporary = temporary_name(path);
         // O_DIRECT after: some filesystems create the file and then refuse the flag.
@@ -73,7 +73,7 @@ fn named(path: &Path, policy: Direct) -> io::Result<Unpublished> {
             Err(e) => return Err(e),
             Ok(file) => {
                 let refused = match policy {
-                    Direct::Never => None,
+                    DirectPolicy::Never => None,
                     _ => sys::set_direct(&file, true)
                         .err()
                         .map(|e| format!("the filesystem does not take O_DIRECT ({e})")),
@@ -101,7 +101,7 @@ pub fn publish(
     path: &Path,
     (replace, exclusive): (bool, bool),
     last: impl FnOnce() -> io::Result<()>,
-    standing: &Standing,
+    cleanup: &Cleanup,
 ) -> Result<()> {
     let give_name = || match temporary {
         Some(temporary) if exclusive => rename_exclusive(temporary, path),
@@ -115,7 +115,7 @@ pub fn publish(
             other => other,
         },
     };
-    standing.publish(|| last().and_then(|()| give_name())).map_err(|e| match e.kind() {
+    cleanup.publish(|| last().and_then(|()| give_name())).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists if exclusive => {
             Error::failed("creating", path, "it exists by now, and is not to be replaced")
         }

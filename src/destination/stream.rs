@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::{Destination, Finished, Inspect};
 use crate::block::Block;
-use crate::direct::{Direct, Traffic, Written};
+use crate::direct::{DirectPolicy, Traffic, WriteReport};
 use crate::error::{Error, Result, quoted};
 use crate::job::Job;
-use crate::origin::Origin;
+use crate::sequencer::Sequencer;
+use crate::source_info::SourceInfo;
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// Asked of a pipe: what an unprivileged user may have (/proc/sys/fs/pipe-max-size).
 const PIPE: i32 = 1 << 20;
@@ -49,11 +49,11 @@ impl<'a> StreamDestination<'a> {
             let why = format!("{} is a block device: name it as DST, so that it can be checked", quoted(name));
             return Err(Error::usage(format!("{why}; -f writes to it as it is")));
         }
-        if stored && job.direct == Direct::Always {
+        if stored && job.direct == DirectPolicy::Always {
             let why = "direct I/O refused: it was opened by somebody else, who may write at any offset";
             return Err(Error::refused(name, why).hint("name the file as DST"));
         }
-        let dontcache = AtomicBool::new(stored && job.direct == Direct::Auto);
+        let dontcache = AtomicBool::new(stored && job.direct == DirectPolicy::Auto);
         Ok(Self { job, name: name.into(), file, stored, dontcache, bytes: AtomicU64::new(0) })
     }
 
@@ -84,9 +84,9 @@ impl<'a> StreamDestination<'a> {
         Ok(())
     }
 
-    fn write_block(&self, block: &Block, turns: &Turnstile) -> io::Result<()> {
+    fn write_block(&self, block: &Block, sequencer: &Sequencer) -> io::Result<()> {
         let mut left = if block.hole { block.len } else { 0 };
-        while left > 0 && !turns.is_shut() {
+        while left > 0 && !sequencer.is_cancelled() {
             let part = left.min(ZEROS.len() as u64);
             self.write_all(&ZEROS[..part as usize])?;
             left -= part;
@@ -102,7 +102,7 @@ impl<'a> StreamDestination<'a> {
         if self.job.sync {
             self.file.sync_all()?;
         }
-        if self.job.direct != Direct::Never && end > start {
+        if self.job.direct != DirectPolicy::Never && end > start {
             if !self.job.sync {
                 sys::write_back(&self.file, start, end - start)?;
             }
@@ -121,27 +121,29 @@ impl Destination for StreamDestination<'_> {
         true
     }
 
-    fn put(&self, block: &Block, turns: &Turnstile) -> Result<()> {
+    fn put(&self, block: &Block, sequencer: &Sequencer) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
-        let Some(result) = turns.pass(block.number, || self.write_block(block, turns)) else { return Ok(()) };
+        let Some(result) = sequencer.run_in_turn(block.number, || self.write_block(block, sequencer)) else {
+            return Ok(());
+        };
         result.map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Error::broken_pipe(&self.name),
             _ => Error::io("writing", &self.name, e).at(block.offset),
         })
     }
 
-    fn finish(self: Box<Self>, _from: &Origin, _inspect: Inspect<'_>) -> Result<Finished> {
+    fn finish(self: Box<Self>, _from: &SourceInfo, _inspect: Inspect<'_>) -> Result<Finished> {
         let mut traffic = Traffic::default();
         let mut why = None;
         if self.stored {
             self.settle().map_err(|e| Error::io("syncing", &self.name, e))?;
             let bytes = self.bytes.load(Ordering::Relaxed);
             match self.job.direct {
-                Direct::Never => traffic.cached = bytes,
+                DirectPolicy::Never => traffic.cached = bytes,
                 _ => (traffic.uncached, why) = (bytes, Some("it was opened by somebody else".to_string())),
             }
         }
-        let written = Written { traffic, why, cached_pages: None };
+        let written = WriteReport { traffic, why, cached_pages: None };
         Ok(Finished { written, notes: Vec::new() })
     }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::medium::Medium;
-use super::{Alignment, Direct, Refused, Traffic};
-use crate::pace::{Idle, Usual};
+use super::{Alignment, DirectPolicy, Refused, Traffic};
+use crate::pace::{IdleGate, TransferTime};
 use crate::sys;
 
 /// The ways to reach a file, best first; a refusal moves on to the next.
@@ -39,10 +39,10 @@ const PART: u64 = 64 << 10;
 pub(crate) struct Access {
     medium: Box<dyn Medium>,
     alignment: Alignment,
-    policy: Direct,
+    policy: DirectPolicy,
     /// Every transfer passes there first.
-    idle: Option<Arc<Idle>>,
-    usual: Usual,
+    idle: Option<Arc<IdleGate>>,
+    usual: TransferTime,
     way: AtomicU8,
     why: OnceLock<String>,
     /// For the ways that drop what they read: nobody had any of it cached when that began.
@@ -57,13 +57,13 @@ pub(crate) struct Access {
 impl Access {
     /// Takes a file as [`open`] gave it. `writing` matters for filesystems that keep
     /// their word on reads only. Fails with [`Refused`] as `policy` says.
-    pub fn new(file: File, refused: Option<String>, policy: Direct, writing: bool) -> io::Result<Self> {
+    pub fn new(file: File, refused: Option<String>, policy: DirectPolicy, writing: bool) -> io::Result<Self> {
         let usual = Alignment { memory: 4096, offset: 4096 };
         let device = file.metadata()?.file_type().is_block_device();
         let filesystem = if device { 0 } else { sys::filesystem(&file)? };
         let flags = sys::inode_flags(&file).unwrap_or(0);
         let memory = sys::MEMORY_FILESYSTEMS.contains(&filesystem);
-        let (way, alignment, why) = if policy == Direct::Never {
+        let (way, alignment, why) = if policy == DirectPolicy::Never {
             (if memory { Way::Memory } else { Way::Cached }, usual, None)
         } else if memory {
             (Way::Memory, usual, Some("it lives in memory".to_string()))
@@ -92,7 +92,7 @@ impl Access {
         if way > Way::Doubtful {
             sys::set_direct(&file, false)?;
         }
-        if let (Direct::Always, Some(why)) = (policy, &why) {
+        if let (DirectPolicy::Always, Some(why)) = (policy, &why) {
             return Err(io::Error::other(Refused(why.clone())));
         }
         let access = Self::with(Box::new(file), alignment, policy, way, why);
@@ -109,13 +109,19 @@ impl Access {
         Ok(())
     }
 
-    fn with(medium: Box<dyn Medium>, alignment: Alignment, policy: Direct, way: Way, why: Option<String>) -> Self {
+    fn with(
+        medium: Box<dyn Medium>,
+        alignment: Alignment,
+        policy: DirectPolicy,
+        way: Way,
+        why: Option<String>,
+    ) -> Self {
         let access = Self {
             medium,
             alignment,
             policy,
             idle: None,
-            usual: Usual::default(),
+            usual: TransferTime::default(),
             way: AtomicU8::new(way as u8),
             why: OnceLock::new(),
             alone: OnceLock::new(),
@@ -132,13 +138,13 @@ impl Access {
 
     /// A fake disk in place of a file, reached direct.
     #[cfg(test)]
-    pub fn fake(disk: super::fake::FakeDisk, policy: Direct) -> Self {
+    pub fn fake(disk: super::fake::FakeDisk, policy: DirectPolicy) -> Self {
         let alignment = disk.alignment();
         Self::with(Box::new(disk), alignment, policy, Way::Direct, None)
     }
 
     /// From now on every transfer waits at this gate.
-    pub fn yield_at(&mut self, idle: &Arc<Idle>) {
+    pub fn yield_at(&mut self, idle: &Arc<IdleGate>) {
         self.idle = Some(idle.clone());
     }
 
@@ -221,7 +227,7 @@ impl Access {
         self.no_read_ahead()?;
         if next == Way::DontCache {
             let why = format!("the filesystem refuses aligned transfers ({error})");
-            if self.policy == Direct::Always {
+            if self.policy == DirectPolicy::Always {
                 return Err(io::Error::other(Refused(why)));
             }
             self.medium.set_direct(false)?;
@@ -314,7 +320,7 @@ impl Access {
             // btrfs reads compressed extents through the cache, and says nothing.
             if cached() > before {
                 let why = "the filesystem went through the cache (compressed data?)";
-                if self.policy == Direct::Always {
+                if self.policy == DirectPolicy::Always {
                     return Err(io::Error::other(Refused(why.into())));
                 }
                 self.why.get_or_init(|| why.into());
@@ -380,9 +386,9 @@ pub(crate) fn open(
     path: &Path,
     options: &OpenOptions,
     flags: i32,
-    policy: Direct,
+    policy: DirectPolicy,
 ) -> io::Result<(File, Option<String>)> {
-    if policy == Direct::Never {
+    if policy == DirectPolicy::Never {
         return Ok((options.clone().custom_flags(flags).open(path)?, None));
     }
     match options.clone().custom_flags(flags | libc::O_DIRECT).open(path) {

@@ -3,18 +3,18 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 
-use crate::sys::Mapping;
+use crate::sys::AnonymousMapping;
 
 /// A buffer whose first byte is page-aligned, so that it suits every direct transfer. From 2 MiB on
 /// it lies on huge pages where the kernel has some: the kernel then pins two pages for a 4 MiB
 /// transfer instead of a thousand.
-pub struct AlignedBuffer(Mapping);
+pub struct AlignedBuffer(AnonymousMapping);
 
 impl AlignedBuffer {
     /// At least `len` bytes, rounded up to whole pages, all zero. Memory is used as it is touched.
     /// Fails with `OutOfMemory` if there is no room.
     pub fn new(len: usize) -> io::Result<Self> {
-        Mapping::anonymous(len).map(Self)
+        AnonymousMapping::anonymous(len).map(Self)
     }
 
     /// Makes all pages present. btrfs goes through the page cache for the part of a direct read

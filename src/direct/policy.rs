@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What to do where direct I/O is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Direct {
+pub enum DirectPolicy {
     /// Go on by other means that leave the cache clean, and say so.
     #[default]
     Auto,
@@ -14,7 +14,7 @@ pub enum Direct {
     Never,
 }
 
-/// Direct I/O is refused, and [`Direct::Always`] was asked for. Travels inside an [`std::io::Error`].
+/// Direct I/O is refused, and [`DirectPolicy::Always`] was asked for. Travels inside an [`std::io::Error`].
 #[derive(Debug)]
 pub struct Refused(pub(super) String);
 
@@ -35,7 +35,7 @@ pub struct Traffic {
     pub resident: u64,
     /// Through the page cache and out of it again, at once.
     pub uncached: u64,
-    /// Through the page cache and left there, as [`Direct::Never`] asks.
+    /// Through the page cache and left there, as [`DirectPolicy::Never`] asks.
     pub cached: u64,
     /// To or from a file that lives in memory (tmpfs).
     pub memory: u64,

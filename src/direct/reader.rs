@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::access::{Access, open};
-use super::{AlignedBuffer, Alignment, Direct, Traffic};
-use crate::pace::Idle;
+use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
+use crate::pace::IdleGate;
 use crate::sys;
 
 /// Reads a file by ranges of any offset and length, from any number of threads.
@@ -15,8 +15,8 @@ pub struct DirectReader(Access);
 
 impl DirectReader {
     /// Opens `path` for reading. Fails as open(2) does, and with [`Refused`](super::Refused) inside
-    /// if `policy` is [`Direct::Always`] and direct I/O is not to be had.
-    pub fn open(path: &Path, policy: Direct) -> io::Result<(Self, File)> {
+    /// if `policy` is [`DirectPolicy::Always`] and direct I/O is not to be had.
+    pub fn open(path: &Path, policy: DirectPolicy) -> io::Result<(Self, File)> {
         let (file, refused) = open(path, OpenOptions::new().read(true), libc::O_NOCTTY, policy)?;
         let reader = Access::new(file.try_clone()?, refused, policy, false).map(Self)?;
         Ok((reader, file))
@@ -25,11 +25,11 @@ impl DirectReader {
     /// Reads a file that is open already, past the cache if that can be: what is on the medium now.
     pub(crate) fn reread(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
-        Access::new(file, refused, Direct::Auto, false).map(Self)
+        Access::new(file, refused, DirectPolicy::Auto, false).map(Self)
     }
 
     /// From now on every read waits at this gate.
-    pub(crate) fn yield_at(&mut self, idle: &Arc<Idle>) {
+    pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
         self.0.yield_at(idle);
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let bytes = content(10_000);
         for (memory, offset) in [(512, 512), (512, 4096), (4096, 4096)] {
             let disk = FakeDisk::new(memory, offset, bytes.clone());
-            let reader = DirectReader(Access::fake(disk.clone(), Direct::Always));
+            let reader = DirectReader(Access::fake(disk.clone(), DirectPolicy::Always));
             for at in [0, 1, 511, 512, 4095, 4096, 5000, 9999, 10_000] {
                 for len in [0, 1, 512, 513, 4096, 8192] {
                     for lead in [0, 1, 512, 4095] {
@@ -124,7 +124,7 @@ mod tests {
         let bytes = content(20_000);
         let disk = FakeDisk::new(512, 512, bytes.clone());
         disk.short_transfers(1000);
-        let reader = DirectReader(Access::fake(disk.clone(), Direct::Always));
+        let reader = DirectReader(Access::fake(disk.clone(), DirectPolicy::Always));
         let mut buffer = AlignedBuffer::new(reader.room(0, 20_000))?;
         assert_eq!(reader.read_block(&mut buffer, 0, 0, 20_000)?, 20_000);
         assert_eq!(&buffer[..20_000], &bytes);

@@ -10,20 +10,20 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::sys::{self, Window};
+use crate::sys::{self, FileMapping};
 
 /// Mapped at a time: what is mapped counts as the process's memory.
 const PART: usize = 256 << 10;
 
 /// The cached side of a file that is read direct.
-pub(crate) struct Resident {
+pub(crate) struct CachedReader {
     file: File,
     /// The kernel does not tell what is cached, or does not let us have it.
     off: AtomicBool,
     bytes: AtomicU64,
 }
 
-impl Resident {
+impl CachedReader {
     /// Looks at the pages of `file`, if `on`.
     pub fn new(file: File, on: bool) -> Self {
         Self { file, off: AtomicBool::new(!on), bytes: AtomicU64::new(0) }
@@ -72,7 +72,7 @@ impl Resident {
             if sys::cached_pages(&self.file, from - skew as u64, (skew + len) as u64)? < here {
                 return Ok(false);
             }
-            let window = Window::new(&self.file, from - skew as u64, skew + len)?;
+            let window = FileMapping::new(&self.file, from - skew as u64, skew + len)?;
             if !window.copy_out(skew, &mut buffer[done..done + len])? {
                 return Ok(false);
             }
@@ -93,7 +93,7 @@ mod tests {
         let path = std::env::current_exe()?;
         let mut bytes = Vec::new();
         File::open(&path)?.read_to_end(&mut bytes)?; // it is cached now
-        let resident = Resident::new(File::open(&path)?, true);
+        let resident = CachedReader::new(File::open(&path)?, true);
         let end = bytes.len() as u64;
         let mut read = 0;
         for at in [0, 1, 4095, 4096, 100_000, end - 5000, end - 1] {
@@ -107,7 +107,7 @@ mod tests {
         }
         assert_eq!(resident.bytes(), read);
         assert!(!resident.read(&mut vec![0; 1 << 20], end));
-        assert!(!Resident::new(File::open(&path)?, false).read(&mut [0; 10], 0));
+        assert!(!CachedReader::new(File::open(&path)?, false).read(&mut [0; 10], 0));
         Ok(())
     }
 }

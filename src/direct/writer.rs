@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::access::{Access, open};
-use super::{AlignedBuffer, Alignment, Direct, Traffic};
-use crate::pace::Idle;
+use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
+use crate::pace::IdleGate;
 use crate::sys;
 
 /// Bytes per write of the sequential face. Larger is hardly faster; 1 MiB is half as fast.
@@ -75,19 +75,19 @@ pub struct DirectWriter {
 
 /// A write that was not tried, because one before it failed. Travels inside an [`io::Error`].
 #[derive(Debug)]
-pub(crate) struct Earlier(String);
+pub(crate) struct EarlierFailure(String);
 
-impl fmt::Display for Earlier {
+impl fmt::Display for EarlierFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an earlier write failed: {}", self.0)
     }
 }
 
-impl std::error::Error for Earlier {}
+impl std::error::Error for EarlierFailure {}
 
 /// What a finished writer did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteReport {
     /// Bytes by the way they took.
     pub traffic: Traffic,
     /// Why not all of them went direct, if so.
@@ -99,13 +99,13 @@ pub struct Written {
 
 impl DirectWriter {
     /// Creates `path`, or empties it, and writes it under that name from the start: a reader sees
-    /// it grow. Where direct I/O is refused the file is written uncached ([`Direct::Auto`]).
+    /// it grow. Where direct I/O is refused the file is written uncached ([`DirectPolicy::Auto`]).
     /// Fails as open(2) does.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        let (file, refused) = open(path.as_ref(), &options, 0, Direct::Auto)?;
-        Self::over(file, refused, Direct::Auto, true, BUFFER)
+        let (file, refused) = open(path.as_ref(), &options, 0, DirectPolicy::Auto)?;
+        Self::over(file, refused, DirectPolicy::Auto, true, BUFFER)
     }
 
     /// Overwrites an open file or block device in place, from offset 0; nothing outside the bytes
@@ -113,14 +113,14 @@ impl DirectWriter {
     /// is not open for reading too, parts of blocks go through the cache at the end, and out of it.
     pub fn new(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
-        Self::over(file, refused, Direct::Auto, false, BUFFER)
+        Self::over(file, refused, DirectPolicy::Auto, false, BUFFER)
     }
 
     /// `owned`: the file is new and empty. `block_size`: the writes meet at multiples of it.
     pub(crate) fn over(
         file: File,
         refused: Option<String>,
-        policy: Direct,
+        policy: DirectPolicy,
         owned: bool,
         block_size: usize,
     ) -> io::Result<Self> {
@@ -136,7 +136,7 @@ impl DirectWriter {
     }
 
     /// From now on every write waits at this gate.
-    pub(crate) fn yield_at(&mut self, idle: &Arc<Idle>) {
+    pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
         self.access.yield_at(idle);
     }
 
@@ -200,13 +200,13 @@ impl DirectWriter {
     /// Ends the writing: exact length, data and metadata on the medium (fsync), no page left in the
     /// cache. Fails if that cannot be, or if a write failed before; the file's content is then
     /// undefined.
-    pub fn finish(self) -> io::Result<Written> {
+    pub fn finish(self) -> io::Result<WriteReport> {
         self.finish_with(true, || Ok(()))
     }
 
     /// As [`DirectWriter::finish`]; `last` sees the file at its final length and before the fsync.
     /// Without `sync` nothing waits for the medium.
-    pub(crate) fn finish_with(mut self, sync: bool, last: impl FnOnce() -> io::Result<()>) -> io::Result<Written> {
+    pub(crate) fn finish_with(mut self, sync: bool, last: impl FnOnce() -> io::Result<()>) -> io::Result<WriteReport> {
         self.drain(true)?;
         self.check()?;
         let end = self.end.load(Ordering::Acquire);
@@ -238,7 +238,7 @@ impl DirectWriter {
             cached_pages = if self.owned { medium.cached(0, 0).ok() } else { None };
         }
         let (traffic, why) = (self.access.traffic(), self.access.why());
-        Ok(Written { traffic, why, cached_pages })
+        Ok(WriteReport { traffic, why, cached_pages })
     }
 
     fn sticky<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -250,7 +250,7 @@ impl DirectWriter {
 
     fn check(&self) -> io::Result<()> {
         match self.failed.get() {
-            Some((kind, text)) => Err(io::Error::new(*kind, Earlier(text.clone()))),
+            Some((kind, text)) => Err(io::Error::new(*kind, EarlierFailure(text.clone()))),
             None => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::report::{decimal, last_line};
 use crate::error::size;
-use crate::event::{Answer, Event, Observer, Phase};
+use crate::event::{Confirmation, Event, Observer, Phase};
 
 /// Between two lines of JSON or text.
 const LINE: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const FRAME: Duration = Duration::from_millis(100);
 
 /// What to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ProgressMode {
     /// A bar, or a spinner if the length is unknown.
     Bar,
     /// A line of text a second, where there is no terminal to draw on.
@@ -33,7 +33,7 @@ pub enum Shown {
 
 /// How much is said beside the progress, each with what is before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-pub enum Words {
+pub enum Verbosity {
     /// Errors only.
     Errors,
     /// What the user should know at once.
@@ -43,9 +43,9 @@ pub enum Words {
 }
 
 /// Shows a copy's events.
-pub struct Display {
-    shown: Shown,
-    words: Words,
+pub struct ProgressDisplay {
+    shown: ProgressMode,
+    words: Verbosity,
     /// Standard input is the data, so that answers come from the terminal itself.
     stdin_is_data: bool,
     state: Arc<State>,
@@ -62,9 +62,9 @@ struct State {
     over: AtomicBool,
 }
 
-impl Display {
+impl ProgressDisplay {
     /// Starts to show; the clock starts too.
-    pub fn new(shown: Shown, words: Words, stdin_is_data: bool) -> Self {
+    pub fn new(shown: ProgressMode, words: Verbosity, stdin_is_data: bool) -> Self {
         let state = Arc::new(State {
             started: Instant::now(),
             bytes: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl Display {
             phase: Mutex::new(Phase::Copying),
             over: AtomicBool::new(false),
         });
-        let bar = (shown == Shown::Bar).then(|| {
+        let bar = (shown == ProgressMode::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
             bar
@@ -108,7 +108,7 @@ impl Display {
     /// The last line of JSON: it is durable now.
     pub fn done(&self) {
         self.clear();
-        if self.shown == Shown::Json {
+        if self.shown == ProgressMode::Json {
             complain(&self.state.json("done"));
         }
     }
@@ -125,9 +125,9 @@ impl Display {
             bar.set_style(style("{bar:20} {percent:>3} % {bytes} of {total_bytes} {rate} {eta} left {msg}"));
         }
         let ticking = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if self.shown != Shown::Nothing && !ticking {
+        if self.shown != ProgressMode::Nothing && !ticking {
             let (stop, stopped) = mpsc::channel::<()>();
-            let (state, bar, json) = (self.state.clone(), self.bar.clone(), self.shown == Shown::Json);
+            let (state, bar, json) = (self.state.clone(), self.bar.clone(), self.shown == ProgressMode::Json);
             let pause = if bar.is_some() { FRAME } else { LINE };
             let tick = move || {
                 while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -151,7 +151,7 @@ impl Display {
             bar.set_message(if phase == Phase::Copying { "" } else { phase.name() });
             bar.force_draw();
         }
-        if self.shown == Shown::Json {
+        if self.shown == ProgressMode::Json {
             complain(&self.state.json(phase.name()));
         }
     }
@@ -191,7 +191,7 @@ impl State {
     }
 }
 
-impl Observer for Display {
+impl Observer for ProgressDisplay {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Start(total) => {
@@ -205,14 +205,14 @@ impl Observer for Display {
                 }
             }
             Event::Phase(phase) => self.phase(phase),
-            Event::Detail(text) => self.say(Words::Details, text),
-            Event::Notice(text) => self.say(Words::Notices, text),
+            Event::Detail(text) => self.say(Verbosity::Details, text),
+            Event::Notice(text) => self.say(Verbosity::Notices, text),
         }
     }
 
-    fn confirm(&self, question: &str) -> Answer {
+    fn confirm(&self, question: &str) -> Confirmation {
         if !io::stderr().is_terminal() {
-            return Answer::Nobody;
+            return Confirmation::Nobody;
         }
         let mut answer = String::new();
         let read = |from: &mut dyn BufRead, answer: &mut String| {
@@ -222,22 +222,22 @@ impl Observer for Display {
         let result = if self.stdin_is_data {
             match std::fs::File::open("/dev/tty") {
                 Ok(terminal) => read(&mut BufReader::new(terminal), &mut answer),
-                Err(_) => return Answer::Nobody,
+                Err(_) => return Confirmation::Nobody,
             }
         } else if io::stdin().is_terminal() {
             read(&mut io::stdin().lock(), &mut answer)
         } else {
-            return Answer::Nobody;
+            return Confirmation::Nobody;
         };
         match result {
-            Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") => Answer::Yes,
-            _ => Answer::No,
+            Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") => Confirmation::Yes,
+            _ => Confirmation::No,
         }
     }
 }
 
-impl Display {
-    fn say(&self, words: Words, text: &str) {
+impl ProgressDisplay {
+    fn say(&self, words: Verbosity, text: &str) {
         if self.words >= words {
             self.print(&format!("dio-cp: {text}"));
         }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use disks::Disks;
+use disks::DiskStats;
 
 use crate::sys;
 
@@ -57,8 +57,8 @@ thread_local! {
 }
 
 /// The gate that transfers pass.
-pub struct Idle {
-    disks: Disks,
+pub struct IdleGate {
+    disks: DiskStats,
     state: Mutex<State>,
     changed: Condvar,
     /// The I/O class and priority that the caller had before; None: it cannot be changed.
@@ -79,14 +79,14 @@ struct State {
     /// When the mode changed last.
     since: Instant,
     /// What to tell the user.
-    news: Vec<String>,
+    messages: Vec<String>,
 }
 
-impl Idle {
+impl IdleGate {
     /// Watches the disks under these files, and puts the calling thread and those that it starts into the
     /// idle I/O class.
     pub fn new(files: &[&File]) -> Self {
-        let disks = Disks::of(files);
+        let disks = DiskStats::of(files);
         let now = Instant::now();
         let state = State {
             alone: disks.tell(),
@@ -96,7 +96,7 @@ impl Idle {
             patience: PATIENCE,
             recent: 0,
             since: now.checked_sub(2 * LONGEST_PATIENCE).unwrap_or(now),
-            news: vec![format!("--idle: {}", disks.describe())],
+            messages: vec![format!("--idle: {}", disks.describe())],
         };
         let class = sys::io_priority().ok();
         // What refuses it (a container's filter) does without.
@@ -105,8 +105,8 @@ impl Idle {
         Self { disks, state: Mutex::new(state), changed: Condvar::new(), class }
     }
 
-    /// Waits until a transfer may begin. It ends when the [`Turn`] is dropped. `usual`: see [`Usual`].
-    pub fn enter<'a>(&'a self, usual: &'a Usual) -> Turn<'a> {
+    /// Waits until a transfer may begin. It ends when the [`Permit`] is dropped. `usual`: see [`TransferTime`].
+    pub fn enter<'a>(&'a self, usual: &'a TransferTime) -> Permit<'a> {
         let mut state = self.lock();
         loop {
             let due = state.alone && state.looked.elapsed() >= EVERY;
@@ -126,7 +126,7 @@ impl Idle {
         let yielding = !state.alone;
         drop(state);
         self.belong(yielding);
-        Turn { idle: self, usual, yielding, began: Instant::now() }
+        Permit { idle: self, usual, yielding, began: Instant::now() }
     }
 
     /// Puts the calling thread into the I/O class of the mode.
@@ -172,12 +172,12 @@ impl Idle {
 
     fn turn(&self, state: &mut State, alone: bool, what: &str) {
         (state.alone, state.seen, state.since) = (alone, 0, Instant::now());
-        state.news.push(format!("--idle: {what}"));
+        state.messages.push(format!("--idle: {what}"));
     }
 
     /// What it saw since it was last asked.
-    pub fn news(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().news)
+    pub fn messages(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().messages)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,7 +185,7 @@ impl Idle {
     }
 }
 
-impl Drop for Idle {
+impl Drop for IdleGate {
     fn drop(&mut self) {
         // The thread may be a caller's. The class was its own, so it is not refused.
         let _ = self.class.map(sys::set_io_priority);
@@ -194,9 +194,9 @@ impl Drop for Idle {
 
 /// What a transfer of one file takes while it yields, in nanoseconds, less what is out of the ordinary.
 #[derive(Default)]
-pub struct Usual(AtomicU64);
+pub struct TransferTime(AtomicU64);
 
-impl Usual {
+impl TransferTime {
     /// How long to leave the disk alone after a transfer that took so long.
     fn pause(&self, took: Duration) -> Duration {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -213,21 +213,21 @@ impl Usual {
 }
 
 /// One transfer.
-pub struct Turn<'a> {
-    idle: &'a Idle,
-    usual: &'a Usual,
+pub struct Permit<'a> {
+    idle: &'a IdleGate,
+    usual: &'a TransferTime,
     yielding: bool,
     began: Instant,
 }
 
-impl Turn<'_> {
+impl Permit<'_> {
     /// The most bytes that it should move.
     pub fn most(&self) -> usize {
         if self.yielding { SMALL } else { usize::MAX }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let idle = self.idle;
         // Nobody else is inside, and nobody comes in.

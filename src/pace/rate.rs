@@ -20,7 +20,7 @@ const WORKER: u64 = 350_000_000;
 
 /// Reading and writing, each at most at the rate: a block begins when the time of the one before it
 /// has passed, whichever worker has it.
-pub struct Rate {
+pub struct RateLimiter {
     limit: Option<f64>,
     sides: [Mutex<Instant>; 2],
     over: (Mutex<bool>, Condvar),
@@ -28,7 +28,7 @@ pub struct Rate {
 
 /// Which limit a block falls under.
 #[derive(Clone, Copy)]
-pub enum Side {
+pub enum Direction {
     /// Bytes from the source.
     Read,
     /// Bytes to the destination.
@@ -41,7 +41,7 @@ pub fn blocks(limit: u64, usual: (u64, u64)) -> (u64, u64) {
     (usual.0.min((even - even % STEP).max(SMALLEST)), usual.1.min(limit.div_ceil(WORKER)))
 }
 
-impl Rate {
+impl RateLimiter {
     /// `limit`: bytes per second; None: no limit.
     pub fn new(limit: Option<u64>) -> Self {
         let now = Instant::now();
@@ -55,7 +55,7 @@ impl Rate {
     }
 
     /// Waits until `bytes` may move.
-    pub fn wait(&self, side: Side, bytes: usize) {
+    pub fn wait(&self, side: Direction, bytes: usize) {
         let Some(begin) = self.book(side, bytes, Instant::now()) else { return };
         let (over, ended) = &self.over;
         let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,12 +65,12 @@ impl Rate {
     }
 
     /// Takes the next place in time for `bytes`. None: there is no limit, or nothing to move (a hole).
-    fn book(&self, side: Side, bytes: usize, now: Instant) -> Option<Instant> {
+    fn book(&self, side: Direction, bytes: usize, now: Instant) -> Option<Instant> {
         let cost = self.cost(bytes).filter(|cost| !cost.is_zero())?;
         // Writes fall halfway between two reads: a disk that has both rests in between.
         let halfway = match side {
-            Side::Read => None,
-            Side::Write => self.next(Side::Read).checked_sub(cost / 2),
+            Direction::Read => None,
+            Direction::Write => self.next(Direction::Read).checked_sub(cost / 2),
         };
         let mut next = self.next(side);
         let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now));
@@ -80,7 +80,7 @@ impl Rate {
     }
 
     /// The last of `bytes` have just come: what follows does not come at once with them.
-    pub fn ended(&self, side: Side, bytes: usize) {
+    pub fn ended(&self, side: Direction, bytes: usize) {
         let Some(cost) = self.cost(bytes) else { return };
         let mut next = self.next(side);
         let now = Instant::now();
@@ -88,12 +88,12 @@ impl Rate {
     }
 
     /// The copy is over before its time: nobody waits on.
-    pub fn shut(&self) {
+    pub fn cancel(&self) {
         *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over.1.notify_all();
     }
 
-    fn next(&self, side: Side) -> MutexGuard<'_, Instant> {
+    fn next(&self, side: Direction) -> MutexGuard<'_, Instant> {
         self.sides[side as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +127,7 @@ mod tests {
     fn no_tenth_of_a_second_sees_more_than_its_share_and_one_block() {
         const LIMIT: u64 = 200_000_000;
         const BLOCK: usize = 64 << 10;
-        let rate = Rate::new(Some(LIMIT));
+        let rate = RateLimiter::new(Some(LIMIT));
         let mut now = Instant::now();
         let (began, mut random, mut moved) = (now, 1u64, [Vec::new(), Vec::new()]);
         for i in 0..20_000 {
@@ -136,7 +136,7 @@ mod tests {
                 0 => Duration::from_millis(random >> 57), // a stall
                 _ => Duration::from_nanos((random >> 33) % 700_000),
             };
-            for side in [Side::Read, Side::Write] {
+            for side in [Direction::Read, Direction::Write] {
                 let begin = rate.book(side, BLOCK, now).map_or(now, |begin| begin.max(now));
                 moved[side as usize].push((begin - began).as_secs_f64());
             }
@@ -156,24 +156,24 @@ mod tests {
 
     #[test]
     fn what_came_late_is_followed_after_its_time() {
-        let rate = Rate::new(Some(1_000_000));
+        let rate = RateLimiter::new(Some(1_000_000));
         let now = Instant::now();
-        assert!(rate.book(Side::Read, 100_000, now).is_some_and(|begin| begin <= now));
-        assert_eq!(rate.book(Side::Write, 0, now), None, "a hole waits for nothing");
-        rate.ended(Side::Read, 100_000);
+        assert!(rate.book(Direction::Read, 100_000, now).is_some_and(|begin| begin <= now));
+        assert_eq!(rate.book(Direction::Write, 0, now), None, "a hole waits for nothing");
+        rate.ended(Direction::Read, 100_000);
         let late = now + Duration::from_millis(95);
-        assert!(rate.book(Side::Read, 1, late).is_some_and(|begin| begin > late));
+        assert!(rate.book(Direction::Read, 1, late).is_some_and(|begin| begin > late));
     }
 
     #[test]
     fn nobody_waits_when_it_is_over() {
-        let rate = Rate::new(Some(1));
-        rate.wait(Side::Write, 1000);
+        let rate = RateLimiter::new(Some(1));
+        rate.wait(Direction::Write, 1000);
         std::thread::scope(|scope| {
-            scope.spawn(|| rate.wait(Side::Write, 1)); // 1000 s
-            rate.shut();
+            scope.spawn(|| rate.wait(Direction::Write, 1)); // 1000 s
+            rate.cancel();
         });
-        let none = Rate::new(None);
-        (0..1000).for_each(|_| none.wait(Side::Read, usize::MAX));
+        let none = RateLimiter::new(None);
+        (0..1000).for_each(|_| none.wait(Direction::Read, usize::MAX));
     }
 }

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Course, Source};
 use crate::block::{Block, Layout};
-use crate::direct::{Direct, DirectReader, Resident, Traffic};
+use crate::direct::{CachedReader, DirectPolicy, DirectReader, Traffic};
 use crate::error::{Error, Result, size};
 use crate::job::{Job, Sparse};
-use crate::origin::Identity;
-use crate::pace::{Pace, Side};
+use crate::pace::{Direction, Pace};
+use crate::sequencer::Sequencer;
+use crate::source_info::Identity;
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// The most that one block of a hole stands for.
 const LONGEST_HOLE: u64 = 1 << 30;
@@ -23,7 +23,7 @@ pub struct FileSource {
     name: PathBuf,
     reader: DirectReader,
     /// Whoever insists on direct reads gets no others.
-    resident: Resident,
+    resident: CachedReader,
     file: File,
     /// Standard input, whose position must end up behind what was copied.
     position: Option<File>,
@@ -82,8 +82,8 @@ impl FileSource {
         let start = begin + job.skip;
         let claimed = Mutex::default();
         // A device's pages are those of whoever opened it, not of a filesystem that is mounted on it.
-        let on = job.direct == Direct::Auto && reader.is_direct() && !device;
-        let resident = Resident::new(file.try_clone().map_err(fail)?, on);
+        let on = job.direct == DirectPolicy::Auto && reader.is_direct() && !device;
+        let resident = CachedReader::new(file.try_clone().map_err(fail)?, on);
         Ok(Self {
             name: name.into(),
             reader,
@@ -167,8 +167,8 @@ impl FileSource {
 }
 
 impl Source for FileSource {
-    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
-        if turns.is_shut() {
+    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+        if sequencer.is_cancelled() {
             return Ok(false);
         }
         let Some((number, offset, len, hole)) = self.claim(layout)? else { return Ok(false) };
@@ -178,7 +178,7 @@ impl Source for FileSource {
             return Ok(true);
         }
         if let Some(pace) = &self.pace {
-            pace.rate.wait(Side::Read, len as usize);
+            pace.rate.wait(Direction::Read, len as usize);
         }
         let at = self.start + offset;
         if self.resident.read(&mut block.buffer[block.lead..block.lead + len as usize], at) {

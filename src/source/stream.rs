@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use super::Source;
 use crate::block::{Block, Layout};
-use crate::direct::{Direct, Traffic};
+use crate::direct::{DirectPolicy, Traffic};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::pace::{Pace, Side};
+use crate::pace::{Direction, Pace};
+use crate::sequencer::Sequencer;
 use crate::sys;
-use crate::turnstile::Turnstile;
 
 /// How long a worker waits for bytes before it looks whether another one failed.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ impl StreamSource {
             let _ = sys::widen_pipe(file.as_fd(), PIPE);
         }
         let (skip, count, size) = (job.skip, job.count, job.size);
-        let dontcache = AtomicBool::new(stored && job.direct == Direct::Auto);
+        let dontcache = AtomicBool::new(stored && job.direct == DirectPolicy::Auto);
         Self { name: name.into(), file, skip, count, size, stored, dontcache, state: Mutex::default(), pace: None }
     }
 
@@ -73,9 +73,9 @@ impl StreamSource {
     }
 
     /// Reads until `buffer` is full. Fewer: the stream ended, or the copy is over.
-    fn fill(&self, buffer: &mut [u8], turns: &Turnstile) -> io::Result<usize> {
+    fn fill(&self, buffer: &mut [u8], sequencer: &Sequencer) -> io::Result<usize> {
         let mut filled = 0;
-        while filled < buffer.len() && !turns.is_shut() {
+        while filled < buffer.len() && !sequencer.is_cancelled() {
             if !sys::wait_ready(self.file.as_fd(), false, PATIENCE)? {
                 continue;
             }
@@ -89,11 +89,11 @@ impl StreamSource {
         Ok(filled)
     }
 
-    fn pass_over(&self, scratch: &mut [u8], turns: &Turnstile) -> Result<()> {
+    fn pass_over(&self, scratch: &mut [u8], sequencer: &Sequencer) -> Result<()> {
         let mut left = self.skip;
-        while left > 0 && !turns.is_shut() {
+        while left > 0 && !sequencer.is_cancelled() {
             let part = scratch.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = self.fill(&mut scratch[..part], turns).map_err(|e| Error::io("reading", &self.name, e))?;
+            let read = self.fill(&mut scratch[..part], sequencer).map_err(|e| Error::io("reading", &self.name, e))?;
             if read == 0 {
                 let why = format!("it ended {left} bytes before --skip {} was reached", self.skip);
                 return Err(Error::failed("reading", &self.name, why));
@@ -111,13 +111,13 @@ impl StreamSource {
 }
 
 impl Source for StreamSource {
-    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
+    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.ended || turns.is_shut() {
+        if state.ended || sequencer.is_cancelled() {
             return Ok(false);
         }
         if !state.skipped {
-            self.pass_over(&mut block.buffer, turns)?;
+            self.pass_over(&mut block.buffer, sequencer)?;
             state.skipped = true;
         }
         let fail = |e| Error::io("reading", &self.name, e);
@@ -126,15 +126,16 @@ impl Source for StreamSource {
         let room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
         if let Some(pace) = &self.pace {
             // What comes late is not made up for: its time begins when it is there.
-            while !turns.is_shut() && !sys::wait_ready(self.file.as_fd(), false, PATIENCE).map_err(fail)? {}
-            pace.rate.wait(Side::Read, room);
+            while !sequencer.is_cancelled() && !sys::wait_ready(self.file.as_fd(), false, PATIENCE).map_err(fail)? {}
+            pace.rate.wait(Direction::Read, room);
         }
-        let read =
-            self.fill(&mut block.buffer[lead..lead + room], turns).map_err(|e| fail(e).at(self.skip + state.offset))?;
+        let read = self
+            .fill(&mut block.buffer[lead..lead + room], sequencer)
+            .map_err(|e| fail(e).at(self.skip + state.offset))?;
         if let Some(pace) = &self.pace {
-            pace.rate.ended(Side::Read, read);
+            pace.rate.ended(Direction::Read, read);
         }
-        if turns.is_shut() {
+        if sequencer.is_cancelled() {
             return Ok(false);
         }
         (block.number, block.offset, block.len) = (state.number, state.offset, read as u64);

@@ -36,10 +36,10 @@ use super::{Course, Source};
 use crate::block::{Block, Layout};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer};
-use crate::job::{End, Job};
-use crate::origin::Origin;
-use crate::pace::{Pace, Side};
-use crate::turnstile::Turnstile;
+use crate::job::{Endpoint, Job};
+use crate::pace::{Direction, Pace};
+use crate::sequencer::Sequencer;
+use crate::source_info::SourceInfo;
 
 /// A server that sends shorter ranges than it is asked for is asked on at once if they have this length.
 const LEAST_RANGE: u64 = 256 << 10;
@@ -76,7 +76,7 @@ pub fn open<'a>(
     url: &str,
     observer: &'a dyn Observer,
     restarts: u32,
-) -> Result<(Box<dyn Source + 'a>, Origin)> {
+) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
     let name = job.source.name();
     let usage = |why: &str| Error::usage(format!("{} is no URL: {why}", quoted(&name)));
     let mut asked = Url::parse(url).map_err(|e| usage(&e.to_string()))?;
@@ -84,7 +84,7 @@ pub fn open<'a>(
     if asked.host_str().is_none_or(str::is_empty) {
         return Err(usage("it has no host"));
     }
-    let client = Client::new(&job.web, asked.clone(), observer);
+    let client = Client::new(&job.http, asked.clone(), observer);
     let mut source = UrlSource {
         client,
         observer,
@@ -96,22 +96,22 @@ pub fn open<'a>(
         doubtful: false,
         total: None,
         version: None,
-        connections: job.web.connections,
+        connections: job.http.connections,
         restarts,
         first: (0, 0),
         lanes: Lanes::default(),
         pace: None,
     };
     let disposition = source.ask_first(job)?;
-    let own_name = name::own_name(&source.asked, disposition.as_deref());
+    let suggested_name = name::suggested_name(&source.asked, disposition.as_deref());
     let (length, identity) = (source.len, source.identity());
-    let origin = Origin { name: source.name.clone(), own_name, file: None, length, identity };
+    let origin = SourceInfo { name: source.name.clone(), suggested_name, file: None, length, identity };
     Ok((Box::new(source), origin))
 }
 
 impl UrlSource<'_> {
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
-    fn ask(&self, lane: &mut Lane, mut wanted: Wanted<'_>, turns: &Turnstile, answered: bool) -> Result<Answer> {
+    fn ask(&self, lane: &mut Lane, mut wanted: Wanted<'_>, sequencer: &Sequencer, answered: bool) -> Result<Answer> {
         let mut url = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let kept = answered && wanted.more_follow;
         loop {
@@ -125,19 +125,19 @@ impl UrlSource<'_> {
                 // Where it was redirected to may be forgotten or gone by now.
                 Err(trouble) if trouble.cure == Cure::None && url != self.asked => url = self.asked.clone(),
                 Err(trouble) => {
-                    self.wait(lane, trouble, turns, answered)?;
+                    self.wait(lane, trouble, sequencer, answered)?;
                     url = self.asked.clone();
                 }
             }
-            if turns.is_shut() {
+            if sequencer.is_cancelled() {
                 return Err(self.error(lane, "the copy is over"));
             }
         }
     }
 
     /// Goes on after a pause, or gives up.
-    fn wait(&self, lane: &mut Lane, mut trouble: Trouble, turns: &Turnstile, answered: bool) -> Result<()> {
-        if turns.is_shut() {
+    fn wait(&self, lane: &mut Lane, mut trouble: Trouble, sequencer: &Sequencer, answered: bool) -> Result<()> {
+        if sequencer.is_cancelled() {
             return Ok(());
         }
         trouble.cure = match trouble.cure {
@@ -176,7 +176,7 @@ impl UrlSource<'_> {
             )));
         }
         let until = Instant::now() + pause;
-        while !turns.is_shut() {
+        while !sequencer.is_cancelled() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -192,14 +192,14 @@ impl UrlSource<'_> {
     }
 
     /// Asks for what a lane has not brought yet: the same version, or none.
-    fn reopen(&self, lane: &mut Lane, turns: &Turnstile) -> Result<()> {
+    fn reopen(&self, lane: &mut Lane, sequencer: &Sequencer) -> Result<()> {
         let from = self.start + lane.at;
         let end = (lane.end != u64::MAX).then(|| self.start + lane.end);
         let whole = from == 0 && self.connections == 1 && end == self.total;
         let range = (!whole).then_some((from, end));
         let (version, more_follow) = (self.version.as_deref(), self.connections > 1);
         let wanted = Wanted { range, version, more_follow, fresh: false };
-        let answer = self.ask(lane, wanted, turns, true)?;
+        let answer = self.ask(lane, wanted, sequencer, true)?;
         let same = self.version.is_some() && answer.version == self.version;
         let other_length = match (self.total, answer.total) {
             (Some(total), Some(now)) => now != total,
@@ -216,7 +216,7 @@ impl UrlSource<'_> {
             None
         };
         if let Some(why) = why {
-            return self.wait(lane, Trouble::new(Cure::StartOver, why), turns, true);
+            return self.wait(lane, Trouble::new(Cure::StartOver, why), sequencer, true);
         }
         (lane.from, lane.ahead) = (lane.at, from - answer.from);
         lane.body = Some(answer.body);
@@ -224,11 +224,11 @@ impl UrlSource<'_> {
     }
 
     /// Reads until `buffer` is full or the lane's range ends. Fewer: the source ended, or the copy is over.
-    fn fill(&self, lane: &mut Lane, buffer: &mut [u8], turns: &Turnstile) -> Result<usize> {
+    fn fill(&self, lane: &mut Lane, buffer: &mut [u8], sequencer: &Sequencer) -> Result<usize> {
         let mut filled = 0;
-        while filled < buffer.len() && !turns.is_shut() {
+        while filled < buffer.len() && !sequencer.is_cancelled() {
             let Some(body) = &mut lane.body else {
-                self.reopen(lane, turns)?;
+                self.reopen(lane, sequencer)?;
                 continue;
             };
             let ahead = usize::try_from(lane.ahead).unwrap_or(usize::MAX);
@@ -265,7 +265,7 @@ impl UrlSource<'_> {
                                   Last-Modified) and length";
                     trouble = Trouble::new(Cure::StartOver, format!("{}; {cannot}", trouble.why));
                 }
-                self.wait(lane, trouble, turns, true)?;
+                self.wait(lane, trouble, sequencer, true)?;
             }
         }
         Ok(filled)
@@ -283,17 +283,17 @@ impl UrlSource<'_> {
 }
 
 impl Source for UrlSource<'_> {
-    fn next(&self, layout: &Layout, block: &mut Block, turns: &Turnstile) -> Result<bool> {
-        let Some(mut lane) = self.lanes.take(layout, turns) else { return Ok(false) };
+    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+        let Some(mut lane) = self.lanes.take(layout, sequencer) else { return Ok(false) };
         let offset = lane.at;
         let (lead, room) = layout.place(offset);
         let room = room.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
         if let Some(pace) = &self.pace {
-            pace.rate.wait(Side::Read, room);
+            pace.rate.wait(Direction::Read, room);
         }
-        let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], turns) {
+        let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], sequencer) {
             // Another worker failed, and ended the connections: that is not this one's story.
-            Err(_) | Ok(_) if turns.is_shut() => return Ok(false),
+            Err(_) | Ok(_) if sequencer.is_cancelled() => return Ok(false),
             other => other?,
         };
         if let Some(len) =
@@ -357,7 +357,7 @@ impl Source for UrlSource<'_> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let from = match *found == self.asked {
             true => String::new(),
-            false => format!(", from {}", quoted(Path::new(&End::Url(found.to_string()).name()))),
+            false => format!(", from {}", quoted(Path::new(&Endpoint::Url(found.to_string()).name()))),
         };
         format!("{length}, {version}, {} {lines}{from}", self.connections)
     }

@@ -11,14 +11,14 @@ use crate::sys;
 
 /// Disks.
 #[derive(Default)]
-pub struct Disks {
+pub struct DiskStats {
     /// Their open counters, by name.
     stats: BTreeMap<String, File>,
     /// One of them does not count (`queue/iostats`), or none can be seen.
     blind: bool,
 }
 
-impl Disks {
+impl DiskStats {
     /// The disks that hold these files, or are these devices: those at the bottom, and what lies between.
     /// Where the kernel does not say which one it is (btrfs, overlay, a network), all that there are.
     pub fn of(files: &[&File]) -> Self {

@@ -16,7 +16,7 @@ use super::tls;
 use super::transport::{self, Forward, Witness};
 use crate::error::Result;
 use crate::event::{Event, Observer};
-use crate::job::Web;
+use crate::job::HttpOptions;
 
 /// Bytes that a connection takes from the network at once. Smaller is slower: 64 KiB took 1.7 times as
 /// long from a server on the same machine.
@@ -25,7 +25,7 @@ const MOST_REDIRECTS: usize = 20;
 
 /// Asks a server.
 pub struct Client<'a> {
-    pub web: &'a Web,
+    pub web: &'a HttpOptions,
     asked: Url,
     observer: &'a dyn Observer,
     logins: Logins,
@@ -36,7 +36,7 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(web: &'a Web, asked: Url, observer: &'a dyn Observer) -> Self {
+    pub fn new(web: &'a HttpOptions, asked: Url, observer: &'a dyn Observer) -> Self {
         let logins = Logins::read().unwrap_or_else(|why| {
             observer.event(Event::Notice(&why));
             Logins::default()
@@ -83,7 +83,7 @@ impl<'a> Client<'a> {
         if !matches!(to.scheme(), "http" | "https") {
             return Err(refused(&format!("a {} URL", to.scheme())));
         }
-        let name = crate::job::End::Url(to.to_string()).name();
+        let name = crate::job::Endpoint::Url(to.to_string()).name();
         self.observer.event(Event::Detail(&format!("redirected to {}", crate::error::quoted(&name))));
         if (from.scheme(), to.scheme()) == ("https", "http") {
             self.observer

@@ -6,8 +6,8 @@ use super::lanes::Lane;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
 use crate::job::Job;
-use crate::origin::Identity;
-use crate::turnstile::Turnstile;
+use crate::sequencer::Sequencer;
+use crate::source_info::Identity;
 
 impl UrlSource<'_> {
     /// Learns length and version, decides how many connections there will be, and opens the first lane. Gives
@@ -27,10 +27,10 @@ impl UrlSource<'_> {
         };
         let wanted = Wanted { range, more_follow: parallel, ..Wanted::default() };
         let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
-        let mut answer = self.ask(&mut lane, wanted, &Turnstile::default(), answered)?;
+        let mut answer = self.ask(&mut lane, wanted, &Sequencer::default(), answered)?;
         if answer.partial && answer.total.is_none() && !parallel {
             // Where its range ends it may go on: only a plain answer has an end.
-            answer = self.ask(&mut lane, Wanted::default(), &Turnstile::default(), true)?;
+            answer = self.ask(&mut lane, Wanted::default(), &Sequencer::default(), true)?;
         }
         let why = match (parallel, answer.partial, answer.total, &answer.version) {
             (true, false, _, _) if !answer.behind_end => Some("the server does not serve ranges"),
@@ -43,7 +43,7 @@ impl UrlSource<'_> {
             self.observer.event(Event::Notice(&format!("one connection for {}: {why}", quoted(&self.name))));
             let range = (self.start > 0).then_some((self.start, None));
             let wanted = Wanted { range, ..Wanted::default() };
-            answer = self.ask(&mut lane, wanted, &Turnstile::default(), true)?;
+            answer = self.ask(&mut lane, wanted, &Sequencer::default(), true)?;
         }
         (self.total, self.version) = (answer.total, answer.version.clone());
         if let Some(total) = self.total {

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::LOOK;
 use super::answer::Body;
 use crate::block::Layout;
-use crate::turnstile::Turnstile;
+use crate::sequencer::Sequencer;
 
 /// The most that one request asks for where several are under way: a second's worth of a fast line, so
 /// that a distant server's round trip is not felt.
@@ -65,10 +65,10 @@ impl Lanes {
     }
 
     /// Waits for a lane that has something left to bring. None: nothing is left, or the copy is over.
-    pub fn take(&self, layout: &Layout, turns: &Turnstile) -> Option<Lane> {
+    pub fn take(&self, layout: &Layout, sequencer: &Sequencer) -> Option<Lane> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if turns.is_shut() {
+            if sequencer.is_cancelled() {
                 return None;
             }
             // The one that has waited longest: its connection has most to give.
@@ -122,9 +122,9 @@ mod tests {
     fn ranges(lanes: usize, len: u64, layout: &Layout, in_order: bool) -> Vec<(u64, u64)> {
         let more = (1..lanes).map(|_| Lane::new(0, 0)).collect();
         let all = Lanes::new(Lane::new(0, 0), more, len, in_order);
-        let turns = Turnstile::default();
+        let sequencer = Sequencer::default();
         let mut found = Vec::new();
-        while let Some(mut lane) = all.take(layout, &turns) {
+        while let Some(mut lane) = all.take(layout, &sequencer) {
             found.push((lane.at, lane.end));
             lane.at = lane.end;
             all.give_back(lane);

@@ -6,14 +6,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::origin::OwnName;
+use crate::source_info::SuggestedName;
 
 /// The longest name that Linux filesystems take, in bytes.
 const LONGEST: usize = 255;
 
 /// The name in `disposition`, a Content-Disposition header, or else the last segment of `url`. None:
 /// there is none, or none that could be a file's.
-pub fn own_name(url: &Url, disposition: Option<&[u8]>) -> Option<OwnName> {
+pub fn suggested_name(url: &Url, disposition: Option<&[u8]>) -> Option<SuggestedName> {
     let last = url.path_segments().and_then(|mut segments| segments.next_back());
     let seen = last.map(|segment| percent_decode_str(segment).collect()).and_then(harmless);
     // A server has no business with hidden files.
@@ -23,8 +23,8 @@ pub fn own_name(url: &Url, disposition: Option<&[u8]>) -> Option<OwnName> {
     };
     let proposed = disposition.and_then(proposed).and_then(harmless).and_then(shown);
     match (proposed, seen) {
-        (Some(name), seen) if Some(&name) != seen.as_ref() => Some(OwnName { name, foreign: true }),
-        (_, seen) => seen.map(|name| OwnName { name, foreign: false }),
+        (Some(name), seen) if Some(&name) != seen.as_ref() => Some(SuggestedName { name, chosen_by_server: true }),
+        (_, seen) => seen.map(|name| SuggestedName { name, chosen_by_server: false }),
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     fn name(url: &str, disposition: Option<&str>) -> Option<String> {
         let url = Url::parse(url).ok()?;
-        own_name(&url, disposition.map(str::as_bytes)).map(|own| own.name.to_string_lossy().into_owned())
+        suggested_name(&url, disposition.map(str::as_bytes)).map(|own| own.name.to_string_lossy().into_owned())
     }
 
     #[test]
@@ -152,11 +152,11 @@ mod tests {
 
     #[test]
     fn only_a_name_that_the_user_did_not_see_is_foreign() {
-        let foreign = |disposition: &str| {
+        let chosen_by_server = |disposition: &str| {
             let url = Url::parse("http://h/seen").ok()?;
-            own_name(&url, Some(disposition.as_bytes())).map(|own| own.foreign)
+            suggested_name(&url, Some(disposition.as_bytes())).map(|own| own.chosen_by_server)
         };
-        assert_eq!(foreign("attachment; filename=seen"), Some(false));
-        assert_eq!(foreign("attachment; filename=other"), Some(true));
+        assert_eq!(chosen_by_server("attachment; filename=seen"), Some(false));
+        assert_eq!(chosen_by_server("attachment; filename=other"), Some(true));
     }
 }

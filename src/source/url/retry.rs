@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::tls;
 use crate::error::{Error, plain};
-use crate::job::Web;
+use crate::job::HttpOptions;
 
 /// The first pause; each one that follows is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl Trouble {
     }
 
     /// What the HTTP client says, put into words. Its own may hold the URL, which may hold a password.
-    pub fn of(error: &ureq::Error, web: &Web) -> Self {
+    pub fn of(error: &ureq::Error, web: &HttpOptions) -> Self {
         use ureq::Timeout;
         match error {
             ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
@@ -86,7 +86,7 @@ impl Trouble {
     }
 
     /// As [`Trouble::of`], for what came of reading a body.
-    pub fn of_io(error: &std::io::Error, web: &Web) -> Self {
+    pub fn of_io(error: &std::io::Error, web: &HttpOptions) -> Self {
         if let Some(inner) = error.get_ref() {
             if inner.is::<rustls::Error>() {
                 return Self::of_tls(inner.downcast_ref());

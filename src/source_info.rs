@@ -6,11 +6,11 @@ use std::fs::{File, Metadata};
 use std::path::PathBuf;
 
 /// The source as it was when it was opened.
-pub struct Origin {
+pub struct SourceInfo {
     /// Its name in messages.
     pub name: PathBuf,
     /// The name that a copy gets in a directory.
-    pub own_name: Option<OwnName>,
+    pub suggested_name: Option<SuggestedName>,
     /// The file or stream, for its attributes; None: it is no file.
     pub file: Option<(File, Metadata)>,
     /// Bytes that the copy will have, if that is known.
@@ -21,11 +21,11 @@ pub struct Origin {
 
 /// A file name that comes with the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnName {
+pub struct SuggestedName {
     /// One component of a path.
     pub name: OsString,
     /// The user did not see it: a server chose it.
-    pub foreign: bool,
+    pub chosen_by_server: bool,
 }
 
 /// Pairs of what and which: ("length", "4096").

@@ -12,7 +12,7 @@ use crate::block::Block;
 use crate::direct::{AlignedBuffer, DirectReader};
 use crate::error::{Error, Result, quoted};
 use crate::job::Job;
-use crate::pace::{Pace, Rate, Side};
+use crate::pace::{Direction, Pace, RateLimiter};
 use crate::sys;
 
 /// Neighbours become one that begin in the same of these.
@@ -46,7 +46,7 @@ type Failed = (u64, std::io::Error);
 
 /// What was read from the source, block by block.
 #[derive(Default)]
-pub struct Ledger(Mutex<Vec<Entry>>);
+pub struct RangeDigests(Mutex<Vec<Entry>>);
 
 /// Where the medium holds something else.
 struct Mismatch {
@@ -58,7 +58,7 @@ struct Mismatch {
     of: usize,
 }
 
-impl Ledger {
+impl RangeDigests {
     /// Notes a block.
     pub fn see(&self, block: &Block) {
         let digest = if block.hole { HOLE } else { digest(block.data(), block.offset) };
@@ -104,7 +104,7 @@ impl Ledger {
         reader: &DirectReader,
         base: u64,
         job: &Job,
-        rate: &Rate,
+        rate: &RateLimiter,
     ) -> std::result::Result<Option<Mismatch>, Failed> {
         let mut entries = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         entries.sort_unstable_by_key(|entry| entry.offset);
@@ -125,7 +125,7 @@ impl Ledger {
             };
             if let Err(error) = result() {
                 stop.store(true, Ordering::Relaxed);
-                rate.shut();
+                rate.cancel();
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         };
@@ -153,7 +153,7 @@ fn holds(
     base: u64,
     entry: &Entry,
     block_size: usize,
-    rate: &Rate,
+    rate: &RateLimiter,
 ) -> std::result::Result<bool, Failed> {
     let (mut at, end, mut sum) = (entry.offset, entry.offset + entry.len, HOLE);
     while at < end {
@@ -168,7 +168,7 @@ fn holds(
         }
         let step = if entry.digest == HOLE { block_size as u64 } else { entry.step };
         let len = step.min(end - at) as usize;
-        rate.wait(Side::Read, len);
+        rate.wait(Direction::Read, len);
         let read = reader.read_block(buffer, 0, base + at, len).map_err(|e| (base + at, e))?;
         let bytes = &buffer[..read];
         if read < len || entry.digest == HOLE && bytes.iter().any(|byte| *byte != 0) {
@@ -197,14 +197,14 @@ mod tests {
 
     /// The entries that blocks of these offsets and lengths leave, in the order of the file.
     fn entries(blocks: &[(u64, u64)], content: &[u8]) -> Vec<(u64, u64, u128)> {
-        let ledger = Ledger::default();
+        let range_digests = RangeDigests::default();
         for &(offset, len) in blocks {
             let mut block = Block::new(len as usize).expect("memory");
             block.buffer[..len as usize].copy_from_slice(&content[offset as usize..][..len as usize]);
             (block.offset, block.len) = (offset, len);
-            ledger.see(&block);
+            range_digests.see(&block);
         }
-        let mut entries = ledger.0.into_inner().expect("entries");
+        let mut entries = range_digests.0.into_inner().expect("entries");
         entries.sort_unstable_by_key(|entry| entry.offset);
         entries.iter().map(|entry| (entry.offset, entry.len, entry.digest)).collect()
     }

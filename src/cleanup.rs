@@ -10,7 +10,7 @@ use crate::error::{plain, quoted};
 
 /// Shared by the copy and by whoever may end it, such as a thread that waits for signals.
 #[derive(Default)]
-pub struct Standing(Mutex<State>, AtomicBool);
+pub struct Cleanup(Mutex<State>, AtomicBool);
 
 /// Ends a file that can be kept: keeps it, if that is asked for and worth it, and says so; else removes it.
 pub(crate) type Keep = Box<dyn Fn(bool) -> io::Result<Option<String>> + Send>;
@@ -51,7 +51,7 @@ enum State {
     Abandoned { left: Option<String> },
 }
 
-impl Standing {
+impl Cleanup {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +134,7 @@ impl Standing {
         self.end(true)
     }
 
-    /// As [`Standing::abandon`], but what was copied is wrong, and not worth keeping.
+    /// As [`Cleanup::abandon`], but what was copied is wrong, and not worth keeping.
     pub(crate) fn discard(&self) -> Option<String> {
         self.end(false)
     }
@@ -188,17 +188,17 @@ mod tests {
 
     #[test]
     fn nothing_is_published_after_it_was_abandoned() -> io::Result<()> {
-        let standing = Standing::default();
-        standing.build(Path::new("x"), true, || Ok(((), Temporary::default())))?;
-        assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
+        let cleanup = Cleanup::default();
+        cleanup.build(Path::new("x"), true, || Ok(((), Temporary::default())))?;
+        assert_eq!(cleanup.abandon().as_deref(), Some("'x' is as it was"));
         let mut ran = false;
         let publish = || {
             ran = true;
             Ok(())
         };
-        assert!(standing.publish(publish).is_err());
+        assert!(cleanup.publish(publish).is_err());
         assert!(!ran);
-        assert_eq!(standing.abandon().as_deref(), Some("'x' is as it was"));
+        assert_eq!(cleanup.abandon().as_deref(), Some("'x' is as it was"));
         Ok(())
     }
 }

@@ -6,12 +6,12 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::cgroups::{Charges, Groups};
+use super::cgroups::{Charges, MemoryCgroups};
 use super::residency::{self, Cache, Residency};
 
 /// What was counted.
 #[derive(Default)]
-pub struct Survey {
+pub struct ResidencyScan {
     /// Files looked at.
     pub files: u64,
     /// Directories looked into.
@@ -35,17 +35,17 @@ pub struct Survey {
 }
 
 /// What a survey tells while it goes on.
-pub enum Seen<'a> {
+pub enum ScanEvent<'a> {
     /// A file.
     File(&'a Path, &'a Residency),
     /// A path that could not be read, and why.
     Failed(&'a Path, &'a io::Error),
 }
 
-impl Survey {
+impl ResidencyScan {
     /// Looks at `paths` and everything below them; links are followed only if they are named.
     /// `groups`: charges too.
-    pub fn of(paths: &[PathBuf], groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) -> Self {
+    pub fn of(paths: &[PathBuf], groups: Option<&MemoryCgroups>, each: &mut dyn FnMut(ScanEvent<'_>)) -> Self {
         let mut survey = Self::default();
         for path in paths {
             // Looked at before it is opened: to open a FIFO is to be its reader.
@@ -62,14 +62,14 @@ impl Survey {
         survey
     }
 
-    fn note(&mut self, path: &Path, result: io::Result<()>, each: &mut dyn FnMut(Seen<'_>)) {
+    fn note(&mut self, path: &Path, result: io::Result<()>, each: &mut dyn FnMut(ScanEvent<'_>)) {
         if let Err(error) = result {
             self.failed += 1;
-            each(Seen::Failed(path, &error));
+            each(ScanEvent::Failed(path, &error));
         }
     }
 
-    fn tree(&mut self, root: &Path, groups: Option<&Groups>, each: &mut dyn FnMut(Seen<'_>)) {
+    fn tree(&mut self, root: &Path, groups: Option<&MemoryCgroups>, each: &mut dyn FnMut(ScanEvent<'_>)) {
         // A list instead of recursion: a tree may be deeper than the stack.
         let mut left = vec![root.to_path_buf()];
         while let Some(directory) = left.pop() {
@@ -100,8 +100,8 @@ impl Survey {
         &mut self,
         path: &Path,
         named: bool,
-        groups: Option<&Groups>,
-        each: &mut dyn FnMut(Seen<'_>),
+        groups: Option<&MemoryCgroups>,
+        each: &mut dyn FnMut(ScanEvent<'_>),
     ) -> io::Result<()> {
         // Without waiting for the writer of a FIFO.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
@@ -123,7 +123,7 @@ impl Survey {
             Cache::Resident(_) => {}
             Cache::Unknown => self.unknown += 1,
         }
-        each(Seen::File(path, &found));
+        each(ScanEvent::File(path, &found));
         Ok(())
     }
 }

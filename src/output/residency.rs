@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use crate::check::cgroups::Groups;
+use crate::check::cgroups::MemoryCgroups;
 use crate::check::residency::{Cache, Residency};
-use crate::check::survey::{Seen, Survey};
+use crate::check::residency_scan::{ResidencyScan, ScanEvent};
 use crate::error::{Error, Result, quoted, size};
 use crate::sys;
 
 /// How to show a survey.
-pub struct SurveyOptions {
+pub struct ResidencyOptions {
     /// A line a file.
     pub verbose: bool,
     /// One JSON object.
@@ -28,14 +28,14 @@ pub struct SurveyOptions {
 
 /// Surveys `paths` and prints what it finds. Fails with the last path that could not be read, after
 /// all others were counted.
-pub fn survey(paths: &[PathBuf], options: &SurveyOptions) -> Result<()> {
+pub fn survey(paths: &[PathBuf], options: &ResidencyOptions) -> Result<()> {
     let began = Instant::now();
     if sys::was_closed(1) {
         return Err(Error::failed("writing", Path::new("standard output"), "it is closed"));
     }
     let root = "root can ask who is charged; the kernel needs CONFIG_MEMCG and CONFIG_PROC_PAGE_MONITOR";
     let groups = match options.cgroups {
-        true => Some(Groups::new().map_err(|(path, e)| Error::io("opening", &path, e).hint(root))?),
+        true => Some(MemoryCgroups::new().map_err(|(path, e)| Error::io("opening", &path, e).hint(root))?),
         false => None,
     };
     let bar = ProgressBar::with_draw_target(
@@ -46,12 +46,12 @@ pub fn survey(paths: &[PathBuf], options: &SurveyOptions) -> Result<()> {
         },
     );
     let (mut out, mut lines, mut broken) = (io::BufWriter::new(io::stdout()), Vec::new(), None);
-    let survey = Survey::of(paths, groups.as_ref(), &mut |seen| match seen {
-        Seen::Failed(path, e) => bar.suspend(|| {
+    let survey = ResidencyScan::of(paths, groups.as_ref(), &mut |seen| match seen {
+        ScanEvent::Failed(path, e) => bar.suspend(|| {
             // If standard error is closed there is nobody to tell it to; the status still does.
             let _ = writeln!(io::stderr(), "dio-cp: {}", Error::io("looking at", path, io_copy(e)));
         }),
-        Seen::File(path, found) => {
+        ScanEvent::File(path, found) => {
             bar.inc(1);
             bar.set_message(path.display().to_string());
             if options.verbose && options.json {
@@ -113,8 +113,8 @@ fn line(path: &Path, found: &Residency) -> String {
     }
 }
 
-fn summary(survey: &Survey, groups: Option<&Groups>, elapsed: Duration) -> String {
-    let Survey { files, directories, pages, resident, dirty, unknown, .. } = survey;
+fn summary(survey: &ResidencyScan, groups: Option<&MemoryCgroups>, elapsed: Duration) -> String {
+    let ResidencyScan { files, directories, pages, resident, dirty, unknown, .. } = survey;
     let in_bytes = |pages: u64| size(pages.saturating_mul(sys::page_size()));
     let mut text = format!(
         "           Files: {files}\n     Directories: {directories}\n  Resident Pages: {resident}/{pages}  {}/{}  {}",
@@ -159,7 +159,12 @@ fn json_line(path: &Path, found: &Residency) -> serde_json::Value {
     })
 }
 
-fn json(survey: &Survey, groups: Option<&Groups>, lines: Vec<serde_json::Value>, elapsed: Duration) -> String {
+fn json(
+    survey: &ResidencyScan,
+    groups: Option<&MemoryCgroups>,
+    lines: Vec<serde_json::Value>,
+    elapsed: Duration,
+) -> String {
     let cgroups: Option<Vec<_>> = groups.map(|groups| {
         let charge = |(inode, pages): (&u64, &u64)| serde_json::json!({ "inode": inode, "path": groups.name(*inode), "pages": pages });
         survey.charges.iter().map(charge).collect()

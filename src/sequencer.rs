@@ -3,25 +3,25 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Lets block 0 pass, then 1, then 2. Whoever holds a number must pass or [`Turnstile::shut`] it:
+/// Lets block 0 pass, then 1, then 2. Whoever holds a number must pass or [`Sequencer::cancel`] it:
 /// numbers are handed out in order, so the one whose turn it is always exists and cannot be waiting
 /// for another.
 #[derive(Default)]
-pub struct Turnstile {
+pub struct Sequencer {
     next: Mutex<u64>,
     moved: Condvar,
     shut: AtomicBool,
 }
 
-impl Turnstile {
+impl Sequencer {
     /// Waits for `number`'s turn, does `work`, and lets the next one pass. None: it is shut.
-    pub fn pass<T>(&self, number: u64, work: impl FnOnce() -> T) -> Option<T> {
+    pub fn run_in_turn<T>(&self, number: u64, work: impl FnOnce() -> T) -> Option<T> {
         let mut next = self.lock();
-        while *next != number && !self.is_shut() {
+        while *next != number && !self.is_cancelled() {
             next = self.moved.wait(next).unwrap_or_else(PoisonError::into_inner);
         }
         drop(next); // its turn keeps the others out; a long write must not keep `shut` waiting
-        if self.is_shut() {
+        if self.is_cancelled() {
             return None;
         }
         let result = work();
@@ -31,7 +31,7 @@ impl Turnstile {
     }
 
     /// Ends it for everybody: a worker failed, and nothing that follows is worth doing.
-    pub fn shut(&self) {
+    pub fn cancel(&self) {
         self.shut.store(true, Ordering::Release);
         let _nobody_between_looking_and_waiting = self.lock();
         self.moved.notify_all();
@@ -41,8 +41,8 @@ impl Turnstile {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True once [`Turnstile::shut`] was called.
-    pub fn is_shut(&self) -> bool {
+    /// True once [`Sequencer::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
         self.shut.load(Ordering::Acquire)
     }
 }
@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn blocks_pass_in_order_whoever_comes_first() {
-        let turnstile = Turnstile::default();
+        let sequencer = Sequencer::default();
         let seen = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for number in (0..16u64).rev() {
-                let (turnstile, seen) = (&turnstile, &seen);
-                scope.spawn(move || turnstile.pass(number, || seen.lock().map(|mut s| s.push(number)).is_ok()));
+                let (sequencer, seen) = (&sequencer, &seen);
+                scope.spawn(move || sequencer.run_in_turn(number, || seen.lock().map(|mut s| s.push(number)).is_ok()));
             }
         });
         assert_eq!(*seen.lock().unwrap_or_else(PoisonError::into_inner), (0..16).collect::<Vec<_>>());
@@ -66,12 +66,13 @@ mod tests {
 
     #[test]
     fn shutting_frees_everybody_who_waits() {
-        let turnstile = Turnstile::default();
+        let sequencer = Sequencer::default();
         std::thread::scope(|scope| {
-            let turnstile = &turnstile;
-            let waiting: Vec<_> = (1..5).map(|number| scope.spawn(move || turnstile.pass(number, || ()))).collect();
+            let sequencer = &sequencer;
+            let waiting: Vec<_> =
+                (1..5).map(|number| scope.spawn(move || sequencer.run_in_turn(number, || ()))).collect();
             std::thread::sleep(std::time::Duration::from_millis(20));
-            turnstile.shut();
+            sequencer.cancel();
             for waiter in waiting {
                 assert_eq!(waiter.join().ok(), Some(None));
             }
