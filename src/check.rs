@@ -1,12 +1,12 @@
-//! Proof: digests of what is copied, reading the destination back, and what the page cache holds.
+//! Proof: digests of the bytes copied, --verify, and what the page cache holds.
 
+pub mod cache_watch;
 pub mod cgroups;
+pub mod checksum_list;
 pub mod digest;
-pub mod list;
 pub mod residency;
 pub mod residency_scan;
 pub mod verify;
-pub mod watch;
 
 use std::fs::File;
 use std::io::Read;
@@ -15,79 +15,70 @@ use std::path::Path;
 use crate::block::{Block, Layout};
 use crate::direct::DirectReader;
 use crate::error::{Error, Result};
-use crate::job::{Algorithm, Job};
+use crate::job::{Algorithm, Checksum, Job};
 use crate::pace::{Direction, Pace};
 use crate::sys;
 use digest::{Digest, hex};
 use verify::RangeDigests;
 
-/// Bytes that no checksum list reaches.
-const LONGEST_LIST: u64 = 64 << 20;
+/// No checksum list has this many bytes.
+const MAX_LIST_LEN: u64 = 64 << 20;
 
-/// A digest, and by which function.
-pub type Named = (Algorithm, Vec<u8>);
+/// A digest and its hash function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedDigest {
+    /// The hash function.
+    pub algorithm: Algorithm,
+    /// The digest, as raw bytes.
+    pub bytes: Vec<u8>,
+}
 
-/// What looks at every block on its way, after it was read and before it is written.
+/// Everything that sees each block after it was read and before it is written: --checksum and --verify.
 pub struct Checks {
-    /// For --checksum.
-    digest: Option<(Algorithm, Digest)>,
-    /// What the digest must be.
-    expected: Option<Vec<u8>>,
-    /// The algorithm is that of a list which does not name it.
-    guessed: bool,
+    checksum: Option<ChecksumCheck>,
     /// For --verify.
     range_digests: Option<RangeDigests>,
 }
 
+/// --checksum and --checksum-file.
+struct ChecksumCheck {
+    algorithm: Algorithm,
+    digest: Digest,
+    /// The digest that is required.
+    expected: Option<Vec<u8>>,
+    /// The algorithm was inferred from the length of the digest in a list.
+    inferred: bool,
+}
+
+/// What the checks computed.
+pub struct CheckResult {
+    /// The digest of the bytes copied, if requested.
+    pub digest: Option<NamedDigest>,
+    /// What --verify compares the medium with.
+    pub range_digests: Option<RangeDigests>,
+}
+
 impl Checks {
-    /// What `job` asks for. A checksum list is read now.
+    /// The checks that `job` asks for. A checksum list is read now.
     pub fn new(job: &Job, layout: &Layout, source: &Path, destination: &Path) -> Result<Self> {
-        let mut checks = Self {
-            digest: None,
-            expected: None,
-            guessed: false,
-            range_digests: job.verify.then(RangeDigests::default),
-        };
-        let Some(checksum) = &job.checksum else { return Ok(checks) };
-        let mut algorithm = checksum.algorithm;
-        checks.expected = checksum.expected.clone();
-        if let Some(list) = &checksum.list {
-            let fail = |e| Error::io("reading", list, e);
-            // A list is short; what is longer is something else.
-            let mut text = Vec::new();
-            let file = File::open(list).map_err(fail)?;
-            file.take(LONGEST_LIST).read_to_end(&mut text).map_err(fail)?;
-            if text.len() as u64 == LONGEST_LIST {
-                return Err(Error::failed("reading", list, "it is too long for a checksum list"));
-            }
-            // sha256sum calls standard input "-".
-            let names = [source, destination].map(|name| match name.to_str() {
-                Some("standard input" | "standard output") => Path::new("-"),
-                _ => name,
-            });
-            let found = list::look_up(&text, &names, algorithm);
-            let (known, digest) = found.map_err(|why| Error::content(list, why))?;
-            checks.guessed = algorithm.is_none();
-            (algorithm, checks.expected) = (Some(known), Some(digest));
-        }
-        let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
-        checks.digest = Some((algorithm, Digest::new(algorithm, layout)));
-        Ok(checks)
+        let new_check = |checksum| ChecksumCheck::new(checksum, layout, [source, destination]);
+        let checksum = job.checksum.as_ref().map(new_check).transpose()?;
+        Ok(Self { checksum, range_digests: job.verify.then(RangeDigests::default) })
     }
 
-    /// Some tap takes the blocks one after another.
+    /// True if the blocks are consumed one after another.
     pub fn in_order(&self) -> bool {
-        self.digest.is_some()
+        self.checksum.is_some()
     }
 
-    /// Shows the digest the first `len` bytes of `file`, which an earlier copy of `name` had written. Gives
-    /// the number of the block that comes next.
-    pub fn catch_up(&self, job: &Job, name: &Path, file: &File, len: u64, pace: &Pace) -> Result<u64> {
-        let Some((_, digest)) = &self.digest else { return Ok(0) };
+    /// Digests the first `len` bytes of `file`, which an interrupted copy left. Gives the number of the block that comes
+    /// next.
+    pub fn digest_resumed(&self, job: &Job, name: &Path, file: &File, len: u64, pace: &Pace) -> Result<u64> {
+        let Some(ChecksumCheck { digest, .. }) = &self.checksum else { return Ok(0) };
         let fail = |e| Error::io("reading back", name, e);
-        // Opened anew: whether it is read directly must not decide how it is written.
-        let again = File::open(sys::fd_path(file)).map_err(fail)?;
-        let mut reader = DirectReader::reread(again).map_err(fail)?;
+        // Reopened, so that a refusal of direct reads does not change how the file is written.
+        let reopened = File::open(sys::fd_path(file)).map_err(fail)?;
+        let mut reader = DirectReader::reread(reopened).map_err(fail)?;
         pace.idle.iter().for_each(|idle| reader.yield_at(idle));
         let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
         while block.offset < len {
@@ -98,44 +89,77 @@ impl Checks {
                 return Err(Error::failed("reading back", name, "it is shorter than what was written"));
             }
             block.len = wanted;
-            digest.see(&block);
+            digest.update(&block);
             (block.offset, block.number) = (block.offset + wanted, block.number + 1);
         }
         reader.finish().map_err(fail)?;
         Ok(block.number)
     }
 
-    /// Looks at a block. Called by several workers at once.
-    pub fn see(&self, block: &Block) {
+    /// Digests a block. Several workers call this at once.
+    pub fn update(&self, block: &Block) {
         if let Some(range_digests) = &self.range_digests {
-            range_digests.see(block);
+            range_digests.update(block);
         }
-        if let Some((_, digest)) = &self.digest {
-            digest.see(block);
+        if let Some(checksum) = &self.checksum {
+            checksum.digest.update(block);
         }
     }
 
-    /// Ends it for everybody: a worker failed, and its block will not come.
+    /// Wakes the workers that wait to digest a block: one has failed, and its block will not come.
     pub fn cancel(&self) {
-        if let Some((_, digest)) = &self.digest {
-            digest.cancel();
+        if let Some(checksum) = &self.checksum {
+            checksum.digest.cancel();
         }
     }
 
-    /// All blocks were seen: gives the digest and the range_digests. Fails if the digest is not the one that is
-    /// required of `name`.
-    pub fn finish(self, name: &Path) -> Result<(Option<Named>, Option<RangeDigests>)> {
-        let Some((algorithm, digest)) = self.digest else { return Ok((None, self.range_digests)) };
-        let found = digest.finish();
-        if let Some(expected) = self.expected.filter(|expected| *expected != found) {
-            let (algorithm, found, expected) = (algorithm.name(), hex(&found), hex(&expected));
-            let why = format!("its {algorithm} digest is {found}, and {expected} is required");
-            let hint = "--checksum blake3 beside --checksum-file, if b3sum made the list";
-            return Err(match self.guessed && algorithm == "sha256" {
-                true => Error::wrong(name, why).hint(hint),
-                false => Error::wrong(name, why),
-            });
-        }
-        Ok((Some((algorithm, found)), self.range_digests))
+    /// Ends the checks after the last block. Fails if the digest is not the one that `name` must have.
+    pub fn finish(self, name: &Path) -> Result<CheckResult> {
+        let digest = self.checksum.map(|checksum| checksum.finish(name)).transpose()?;
+        Ok(CheckResult { digest, range_digests: self.range_digests })
     }
+}
+
+impl ChecksumCheck {
+    fn new(checksum: &Checksum, layout: &Layout, names: [&Path; 2]) -> Result<Self> {
+        let (mut algorithm, mut expected) = (checksum.algorithm, checksum.expected.clone());
+        if let Some(list) = &checksum.list {
+            // sha256sum calls standard input "-".
+            let names = names.map(|name| match name.to_str() {
+                Some("standard input" | "standard output") => Path::new("-"),
+                _ => name,
+            });
+            let required = checksum_list::look_up(&read_list(list)?, &names, algorithm)
+                .map_err(|why| Error::content(list, why))?;
+            (algorithm, expected) = (Some(required.algorithm), Some(required.bytes));
+        }
+        let inferred = checksum.list.is_some() && checksum.algorithm.is_none();
+        let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
+        Ok(Self { algorithm, digest: Digest::new(algorithm, layout), expected, inferred })
+    }
+
+    fn finish(self, name: &Path) -> Result<NamedDigest> {
+        let bytes = self.digest.finish();
+        let Some(expected) = self.expected.filter(|expected| *expected != bytes) else {
+            return Ok(NamedDigest { algorithm: self.algorithm, bytes });
+        };
+        let (actual, expected) = (hex(&bytes), hex(&expected));
+        let why = format!("its {} digest is {actual}, and {expected} is required", self.algorithm.name());
+        let error = Error::corrupt(name, why);
+        // b3sum's digests have the length of SHA-256's.
+        if self.inferred && self.algorithm == Algorithm::Sha256 {
+            return Err(error.hint("add --checksum blake3 if b3sum made the list"));
+        }
+        Err(error)
+    }
+}
+
+fn read_list(list: &Path) -> Result<Vec<u8>> {
+    let fail = |e| Error::io("reading", list, e);
+    let mut text = Vec::new();
+    File::open(list).map_err(fail)?.take(MAX_LIST_LEN).read_to_end(&mut text).map_err(fail)?;
+    if text.len() as u64 == MAX_LIST_LEN {
+        return Err(Error::failed("reading", list, "it is too long for a checksum list"));
+    }
+    Ok(text)
 }

@@ -112,7 +112,7 @@ impl Cleanup {
 
     /// Takes back what was begun, so that the copy can begin anew. False: it was ended meanwhile, or
     /// what was written cannot be taken back.
-    pub(crate) fn start_over(&self) -> bool {
+    pub(crate) fn roll_back(&self) -> bool {
         let mut state = self.lock();
         match &*state {
             State::Building { temporary, .. } => {

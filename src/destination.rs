@@ -6,14 +6,14 @@ mod file;
 mod partial;
 mod publish;
 mod stream;
+mod target;
+mod zero_runs;
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::block::Block;
 use crate::cleanup::Cleanup;
@@ -21,61 +21,53 @@ use crate::direct::WriteReport;
 use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
 use crate::job::{Endpoint, Job};
-use crate::pace::IdleGate;
+use crate::pace::Pace;
 use crate::sequencer::Sequencer;
 use crate::source_info::SourceInfo;
 use crate::sys;
+use file::FileDestination;
+use stream::StreamDestination;
+use target::{Target, refuse_same_file};
 
-/// A destination of blocks, written by several workers.
+/// A destination of blocks, written by several workers at once.
 pub trait Destination: Sync {
-    /// The alignment that direct writes must have, in bytes; 1 if they need none.
-    fn alignment(&self) -> u64 {
-        1
-    }
-
-    /// Where blocks should begin: a multiple of [`Destination::alignment`].
-    fn unit(&self) -> u64 {
-        1
-    }
-
-    /// The file that is written, if it is one whose pages can be counted.
-    fn file(&self) -> Option<&File> {
-        None
-    }
-
-    /// It takes the blocks one after another.
-    fn in_order(&self) -> bool {
-        false
-    }
-
-    /// Others want the disk, too: transfers wait at this gate.
-    fn yield_at(&mut self, _idle: &Arc<IdleGate>) {}
-
-    /// Bytes that an earlier, interrupted copy left here: a multiple of every alignment.
-    fn resumed(&self) -> u64 {
-        0
-    }
-
-    /// Sets space aside for a range of the copy, so that a full disk is known at once.
+    /// Reserves space for a range of the copy, so that a full disk is an error before anything is written.
     fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
     }
 
-    /// Writes one block. Files and devices in parallel, at its offset; streams in order.
+    /// Writes one block: files and devices in parallel, at its offset; streams in order.
     fn put(&self, block: &Block, sequencer: &Sequencer) -> Result<()>;
 
-    /// Everything is there: makes it exact, durable and visible. Before it is visible, `inspect` sees
-    /// the file as it is on the medium, and where in it the copy begins; it may refuse it.
-    fn finish(self: Box<Self>, from: &SourceInfo, inspect: Inspect<'_>) -> Result<Finished>;
-
-    /// What was chosen, for -v.
-    fn describe(&self) -> String;
+    /// Completes the destination after the last block: exact length, durable, under its name. `verify` sees the file once
+    /// it is on the medium and before it gets its name, and may reject it.
+    fn finish(self: Box<Self>, source: &SourceInfo, verify: Verify<'_>) -> Result<Finished>;
 }
 
-/// See [`Destination::finish`].
-pub type Inspect<'a> = &'a mut dyn FnMut(&File, u64) -> Result<()>;
+/// Gets the written file, and the offset in it where the copy starts.
+pub type Verify<'a> = &'a mut dyn FnMut(&File, u64) -> Result<()>;
 
-/// What came of a destination.
+/// A destination that was opened, as the plan of a copy sees it.
+pub struct DestinationInfo {
+    /// As the user gave it; in a directory, with the source's file name.
+    pub name: PathBuf,
+    /// The path that is written, with symbolic links to a file followed.
+    pub path: PathBuf,
+    /// Alignment of direct writes in bytes; 1 if they need none.
+    pub alignment: u64,
+    /// Where blocks should start: a multiple of `alignment`, in bytes.
+    pub block_boundary: u64,
+    /// The file, if its pages can be counted.
+    pub file: Option<File>,
+    /// It takes the blocks one after another.
+    pub in_order: bool,
+    /// Bytes that an interrupted copy left here: a multiple of every alignment.
+    pub resumed: u64,
+    /// What was opened, for verbose output.
+    pub description: String,
+}
+
+/// What became of a destination.
 pub struct Finished {
     /// How the bytes were written.
     pub written: WriteReport,
@@ -83,131 +75,109 @@ pub struct Finished {
     pub notes: Vec<String>,
 }
 
-/// Opens the destination. Nothing is written yet; everything that can be refused now, is.
+/// An opened destination.
+pub type Opened<'a> = (DestinationInfo, Box<dyn Destination + 'a>);
+
+/// Opens the destination. Nothing is written yet, and everything that can be refused now is refused.
 pub fn open<'a>(
     job: &'a Job,
-    from: &SourceInfo,
+    source: &SourceInfo,
+    pace: &Pace,
     observer: &dyn Observer,
     cleanup: &'a Cleanup,
-) -> Result<(PathBuf, Box<dyn Destination + 'a>)> {
-    if let Endpoint::Url(_) = &job.destination {
-        let why = format!("{} is a URL: dio-cp reads from URLs and writes to files", quoted(&job.destination.name()));
-        return Err(Error::usage(why).hint("curl -T uploads"));
-    }
-    let Endpoint::Path(asked) = &job.destination else {
-        let name = PathBuf::from("standard output");
-        let fail = |e| Error::io("opening", &name, e);
-        if sys::was_closed(1) {
-            return Err(Error::failed("writing", &name, "it is closed"));
+) -> Result<Opened<'a>> {
+    match &job.destination {
+        Endpoint::Standard => standard_output(job, source),
+        Endpoint::Url(_) => {
+            let name = quoted(&job.destination.name());
+            let why = format!("{name} is a URL: dio-cp reads from URLs but writes only to files, devices and pipes");
+            Err(Error::usage(why).hint("curl -T uploads"))
         }
-        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
-        refuse_same(from, &name, &file.metadata().map_err(fail)?)?;
-        let stream = stream::StreamDestination::new(job, &name, file)?;
-        return Ok((name, Box::new(stream)));
-    };
-    let (path, found) = resolve(job, asked, from)?;
-    // A name that a server chose is like one under -n.
-    let chosen_by_server = from.suggested_name.as_ref().is_some_and(|own| own.chosen_by_server) && path != *asked;
-    if let Some(length) = from.length
-        && job.seek.checked_add(length).is_none_or(|end| end > i64::MAX as u64)
-    {
-        return Err(Error::usage(format!("--seek {} and {length} bytes reach behind the largest offset", job.seek)));
-    }
-    let Some(found) = found else {
-        let devices = std::fs::canonicalize(publish::directory_of(&path)).is_ok_and(|dir| dir == Path::new("/dev"));
-        if devices && !job.force {
-            let why = "there is no such device, and a file there would only fill the memory";
-            return Err(Error::failed("opening", &path, why).hint("check the name, or -f if a file is meant"));
+        Endpoint::Path(given) => {
+            let target = Target::resolve(job, given, source)?;
+            check_reach(job, source)?;
+            if target.exists() {
+                existing(job, source, target, pace, observer, cleanup)
+            } else {
+                // A name that the server chose must not replace a file, as under -n.
+                let server_chose = source.suggested_name.as_ref().is_some_and(|name| name.chosen_by_server);
+                let exclusive = job.no_clobber || server_chose && target.name != *given;
+                refuse_new_file_in_dev(job, &target)?;
+                let new = FileDestination::replace(job, source, target, exclusive, observer, cleanup)?;
+                Ok(new.opened(pace))
+            }
         }
-        let mut new = file::FileDestination::replace(job, from, path.clone(), false, observer, cleanup)?;
-        new.exclusive |= chosen_by_server;
-        return Ok((path, Box::new(new)));
-    };
-    refuse_same(from, &path, &found)?;
-    let kind = found.file_type();
+    }
+}
+
+fn existing<'a>(
+    job: &'a Job,
+    source: &SourceInfo,
+    target: Target,
+    pace: &Pace,
+    observer: &dyn Observer,
+    cleanup: &'a Cleanup,
+) -> Result<Opened<'a>> {
+    let Some(metadata) = &target.metadata else { return Err(Error::summary("the destination has vanished")) };
+    refuse_same_file(source, &target.name, metadata)?;
+    let kind = metadata.file_type();
     if job.no_clobber {
-        return Err(Error::failed("creating", &path, "it exists, and -n says not to replace it"));
+        return Err(Error::failed("creating", &target.name, "it exists, and -n forbids replacing it"));
     }
     if job.resume && !kind.is_file() {
-        let why = format!("--resume cannot be used here: {} is no file", quoted(&path));
-        return Err(Error::usage(why).hint("--skip and --seek go on by hand"));
+        let why = format!("--resume cannot be used here: {} is not a file", quoted(&target.name));
+        return Err(Error::usage(why).hint("--skip and --seek resume by hand"));
     }
-    let destination: Box<dyn Destination + 'a> = if kind.is_block_device() {
-        Box::new(device::open(job, from, &path, observer, cleanup)?)
-    } else if kind.is_file() {
-        match job.in_place {
-            true => Box::new(file::FileDestination::in_place(job, &path, cleanup)?),
-            false => Box::new(file::FileDestination::replace(job, from, path.clone(), true, observer, cleanup)?),
-        }
-    } else if kind.is_socket() {
-        return Err(Error::failed("opening", &path, "it is a socket"));
-    } else {
-        if job.in_place {
-            let what = format!("{} is a stream: it has no offset to write at", quoted(&path));
-            return Err(Error::usage(format!("{what}; leave --seek and --in-place out")));
-        }
-        let file = File::options().write(true).open(&path).map_err(|e| Error::io("opening", &path, e))?;
-        Box::new(stream::StreamDestination::new(job, &path, file)?)
-    };
-    Ok((path, destination))
+    if kind.is_block_device() {
+        return Ok(device::open(job, source, target, observer, cleanup)?.opened(pace));
+    }
+    if kind.is_file() && job.in_place {
+        return Ok(FileDestination::in_place(job, target, cleanup)?.opened(pace));
+    }
+    if kind.is_file() {
+        let exclusive = false;
+        return Ok(FileDestination::replace(job, source, target, exclusive, observer, cleanup)?.opened(pace));
+    }
+    if kind.is_socket() {
+        return Err(Error::failed("opening", &target.name, "it is a socket"));
+    }
+    if job.in_place {
+        let why = format!("{} is a stream, which has no offset to write at", quoted(&target.name));
+        return Err(Error::usage(format!("{why}; leave out --seek and --in-place")));
+    }
+    let file = File::options().write(true).open(&target.path).map_err(|e| Error::io("opening", &target.name, e))?;
+    StreamDestination::new(job, &target.name, file)?.opened()
 }
 
-/// Follows directories and symbolic links to the name that will be written.
-fn resolve(job: &Job, asked: &Path, from: &SourceInfo) -> Result<(PathBuf, Option<Metadata>)> {
-    let fail = |path: &Path, e| Err(Error::io("opening", path, e));
-    let mut path = asked.to_path_buf();
-    if std::fs::metadata(&path).is_ok_and(|m| m.is_dir()) {
-        let Some(own) = &from.suggested_name else {
-            let why = format!("{} is a directory, and {} has no name to keep", quoted(asked), quoted(&from.name));
-            let line = format!("dio-cp {} {}", shell_word(&job.source.name()), shell_word(&path.join("NAME")));
-            return Err(Error::usage(why).hint(line));
-        };
-        path.push(&own.name);
-        if own.chosen_by_server && path.symlink_metadata().is_ok() {
-            let why = "it exists, and its name was chosen by the server";
-            return Err(Error::failed("replacing", &path, why).hint("name the file instead of the directory"));
-        }
+fn standard_output<'a>(job: &'a Job, source: &SourceInfo) -> Result<Opened<'a>> {
+    let name = PathBuf::from("standard output");
+    let fail = |e| Error::io("opening", &name, e);
+    if sys::was_closed(1) {
+        return Err(Error::failed("writing", &name, "it is closed"));
     }
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => Err(Error::failed("opening", &path, "it is a directory")),
-        Ok(found) if found.is_file() => match std::fs::canonicalize(&path) {
-            // A file that has lost its name, by way of /dev/fd: the link is the only way to it.
-            Ok(real) if std::fs::metadata(&real).is_ok_and(|m| m.ino() == found.ino()) => Ok((real, Some(found))),
-            _ if job.in_place => Ok((path, Some(found))),
-            _ => Err(Error::failed("replacing", &path, "it has no name; --in-place overwrites its bytes")),
-        },
-        Ok(found) => Ok((path, Some(found))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if path.symlink_metadata().is_ok() {
-                let why = "it is a symbolic link to a file that is not there";
-                return Err(Error::failed("creating", &path, why).hint("delete the link, or name the file itself"));
-            }
-            if path.as_os_str().as_bytes().ends_with(b"/") {
-                return fail(&path, io::Error::from_raw_os_error(libc::ENOENT));
-            }
-            Ok((path, None))
+    let file = io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(fail)?;
+    refuse_same_file(source, &name, &file.metadata().map_err(fail)?)?;
+    StreamDestination::new(job, &name, file)?.opened()
+}
+
+/// Fails if --seek and the source's length add up to more than the largest offset.
+fn check_reach(job: &Job, source: &SourceInfo) -> Result<()> {
+    let fits = |length: u64| job.seek.checked_add(length).is_some_and(|end| end <= i64::MAX as u64);
+    match source.length {
+        Some(length) if !fits(length) => {
+            let why = format!("--seek {} plus {length} bytes is past the largest offset (8 EiB)", job.seek);
+            Err(Error::usage(why))
         }
-        Err(e) => fail(&path, e),
+        _ => Ok(()),
     }
 }
 
-/// A path as it is typed: in quotes, but for "-".
-fn shell_word(path: &Path) -> String {
-    if path == Path::new("-") { "-".to_string() } else { quoted(path) }
-}
-
-/// Refuses to copy a file onto itself, by whatever name.
-fn refuse_same(from: &SourceInfo, path: &Path, found: &Metadata) -> Result<()> {
-    let Some((_, a)) = &from.file else { return Ok(()) };
-    let b = found;
-    let inode = a.is_file() || a.file_type().is_fifo() && path != Path::new("standard output");
-    let same = inode && (a.dev(), a.ino()) == (b.dev(), b.ino())
-        || a.file_type().is_block_device() && b.file_type().is_block_device() && a.rdev() == b.rdev()
-        || device::backed_by(a, b)
-        || device::backed_by(b, a);
-    if same {
-        let why = format!("it is the same file as {}", quoted(&from.name));
-        return Err(Error::failed("opening", path, why));
+/// A misspelled device name must not become a file in memory.
+fn refuse_new_file_in_dev(job: &Job, target: &Target) -> Result<()> {
+    let directory = std::fs::canonicalize(publish::directory_of(&target.path));
+    if !job.force && directory.is_ok_and(|directory| directory == Path::new("/dev")) {
+        let why = "there is no such device, and a file in /dev would only take up memory";
+        return Err(Error::failed("opening", &target.name, why).hint("check the name, or use -f to create a file"));
     }
     Ok(())
 }

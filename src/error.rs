@@ -1,4 +1,4 @@
-//! What went wrong: doing what, to what, where, why, and the way out.
+//! Errors: what the program was doing, to what, where, why it failed, and what the user can do.
 
 use std::fmt;
 use std::io;
@@ -6,134 +6,139 @@ use std::path::Path;
 
 use crate::direct::{EarlierFailure, Refused};
 
-/// What kind of failure, as the exit status tells it.
+/// The kind of a failure. It decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The copy failed: I/O, no space, the source changed. Exit status 1.
+    /// The copy failed: an I/O error, no space, the source changed. Exit status 1.
     Failed,
-    /// The arguments cannot be meant. Exit status 2.
+    /// The arguments are invalid. Exit status 2.
     Usage,
     /// The content is not what was required. Exit status 3.
     Content,
-    /// Direct I/O was refused and required. Exit status 4.
+    /// Direct I/O was required, and refused. Exit status 4.
     Refused,
-    /// Pages were left in the cache, or that is not known. Exit status 5.
+    /// Pages were left in the page cache, or the kernel does not report them. Exit status 5.
     Cache,
-    /// Nobody reads what is written; the program ends by SIGPIPE, without a word.
+    /// The reader of the output has gone. The program ends by SIGPIPE without a message.
     BrokenPipe,
 }
 
-/// A failed copy. [`fmt::Display`] gives one line without the program's name.
+/// A failed copy. [`fmt::Display`] gives one line, without the program's name.
 #[derive(Debug)]
 pub struct Error {
     /// Decides the exit status.
     pub kind: ErrorKind,
-    doing: String,
+    /// The operation and its object: `writing 'out.iso'`.
+    operation: String,
     offset: Option<u64>,
-    why: String,
-    /// Something else failed before; that is the error to tell.
-    pub(crate) consequence: bool,
-    /// The copy may be begun anew, from its first byte.
-    pub(crate) again: bool,
-    /// What was copied is wrong, and not to be gone on with.
-    pub(crate) wrong: bool,
-    /// What to try, where there is an answer.
+    reason: String,
+    /// It follows from an earlier failure, which is the one to report.
+    pub(crate) secondary: bool,
+    /// The copy may start over from its first byte.
+    pub(crate) restartable: bool,
+    /// The bytes copied are wrong, so --resume must not keep them.
+    pub(crate) corrupt: bool,
+    /// What the user can try, if anything.
     pub hint: Option<String>,
-    /// What now stands under the destination's name, and what is left behind.
-    pub left: Option<String>,
+    /// What is now under the destination's name, and what is left behind.
+    pub destination_state: Option<String>,
 }
 
-/// A result whose error tells the whole story.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    fn new(kind: ErrorKind, doing: String, why: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, operation: String, reason: impl Into<String>) -> Self {
         Self {
             kind,
-            doing,
+            operation,
             offset: None,
-            why: why.into(),
-            consequence: false,
-            again: false,
-            wrong: false,
+            reason: reason.into(),
+            secondary: false,
+            restartable: false,
+            corrupt: false,
             hint: None,
-            left: None,
+            destination_state: None,
         }
     }
 
-    /// The system said no while `doing` something ("writing") to `path`.
-    pub fn io(doing: &str, path: &Path, source: io::Error) -> Self {
+    /// A system call failed during `operation` ("writing") on `path`.
+    pub fn io(operation: &str, path: &Path, source: io::Error) -> Self {
         let refused = source.get_ref().is_some_and(|inner| inner.is::<Refused>());
         let kind = if refused { ErrorKind::Refused } else { ErrorKind::Failed };
-        let mut error = Self::new(kind, format!("{doing} {}", quoted(path)), plain(&source));
-        error.consequence = source.get_ref().is_some_and(|inner| inner.is::<EarlierFailure>());
-        error.hint = match refused {
-            true => Some("without --direct always it is copied by other means that leave the cache clean".into()),
-            false => hint(&source),
+        let mut error = Self::new(kind, format!("{operation} {}", quoted(path)), plain(&source));
+        error.secondary = source.get_ref().is_some_and(|inner| inner.is::<EarlierFailure>());
+        error.hint = if refused {
+            Some(
+                "leave out --direct always: dio-cp then copies without direct I/O and keeps the page cache clean"
+                    .into(),
+            )
+        } else {
+            hint(&source)
         };
         error
     }
 
-    /// What remains to be said after each failure was told.
-    pub fn summary(why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Failed, String::new(), why)
+    /// An error about several failures that were reported one by one, or about no file in particular.
+    pub fn summary(reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, String::new(), reason)
     }
 
-    /// Something that dio-cp itself found wrong with `path`.
-    pub fn failed(doing: &str, path: &Path, why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Failed, format!("{doing} {}", quoted(path)), why)
+    /// dio-cp itself rejects `path`, or cannot go on with it.
+    pub fn failed(operation: &str, path: &Path, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, format!("{operation} {}", quoted(path)), reason)
     }
 
-    /// The arguments cannot be meant; `why` says what would be right.
-    pub fn usage(why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Usage, String::new(), why)
+    /// The arguments are invalid; `reason` says what is valid.
+    pub fn usage(reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, String::new(), reason)
     }
 
     /// The content of `path` is not what was required.
-    pub fn content(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Content, format!("checking {}", quoted(path)), why)
+    pub fn content(path: &Path, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Content, format!("checking {}", quoted(path)), reason)
     }
 
-    /// As [`Error::content`], of bytes that were copied: they are not worth keeping.
-    pub(crate) fn wrong(path: &Path, why: impl Into<String>) -> Self {
-        Self { wrong: true, ..Self::content(path, why) }
+    /// Like [`Error::content`], but about bytes already copied, which --resume must not keep.
+    pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self { corrupt: true, ..Self::content(path, reason) }
     }
 
-    /// Direct I/O is not to be had for `path`, and was required.
-    pub fn refused(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Refused, format!("opening {}", quoted(path)), why)
+    /// Direct I/O is required for `path`, and not available.
+    pub fn refused(path: &Path, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Refused, format!("opening {}", quoted(path)), reason)
     }
 
-    /// The copy is done, and the page cache is not as it was.
-    pub fn cache(path: &Path, why: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Cache, format!("checking the cache of {}", quoted(path)), why)
+    /// The copy is done, but it left pages of `path` in the page cache.
+    pub fn cache(path: &Path, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Cache, format!("checking the cache of {}", quoted(path)), reason)
     }
 
-    /// Nobody reads the destination any more.
+    /// The reader of `path` has gone.
     pub fn broken_pipe(path: &Path) -> Self {
         Self::new(ErrorKind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
     }
 
-    /// Adds the byte offset where it happened.
+    /// Adds the byte offset of the failure.
     pub fn at(mut self, offset: u64) -> Self {
         self.offset = Some(offset);
         self
     }
 
-    /// Says that the copy may be begun anew.
+    /// Marks the copy as one that may start over.
     #[cfg(feature = "url")]
-    pub(crate) fn anew(mut self) -> Self {
-        self.again = true;
+    pub(crate) fn restartable(mut self) -> Self {
+        self.restartable = true;
         self
     }
 
-    /// Adds what to try, in place of what the system's error suggests.
+    /// Sets what the user can try, replacing the suggestion for the system's error.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The program's exit status; None: it should end by SIGPIPE.
+    /// The program's exit status; None if it should end by SIGPIPE.
     pub fn exit_status(&self) -> Option<u8> {
         match self.kind {
             ErrorKind::Failed => Some(1),
@@ -148,24 +153,24 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.doing)?;
+        f.write_str(&self.operation)?;
         if let Some(offset) = self.offset {
             write!(f, " at {}", size(offset))?;
         }
-        if !self.doing.is_empty() {
+        if !self.operation.is_empty() {
             f.write_str(": ")?;
         }
-        f.write_str(&self.why)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for Error {}
 
-/// A path as errors show it; the two standard streams by their names.
+/// A path as messages show it: in quotes, except for the two standard streams.
 pub fn quoted(path: &Path) -> String {
     match path.to_str() {
         Some(stream @ ("standard input" | "standard output")) => stream.to_string(),
-        // What a terminal would obey is shown instead.
+        // Escape control characters, which a terminal would obey.
         _ => {
             let shown = path.display().to_string();
             let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
@@ -174,7 +179,7 @@ pub fn quoted(path: &Path) -> String {
     }
 }
 
-/// A size for people, in powers of 1024; exact below 1 KiB.
+/// A size for people: in powers of 1024, and exact below 1 KiB.
 pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} bytes");
@@ -183,7 +188,7 @@ pub fn size(bytes: u64) -> String {
     humansize::format_size(bytes, format)
 }
 
-/// The system's words without its number.
+/// The text of a system error, without its number.
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
@@ -194,11 +199,11 @@ pub(crate) fn plain(error: &io::Error) -> String {
 
 fn hint(error: &io::Error) -> Option<String> {
     let text = match error.raw_os_error()? {
-        libc::ENOSPC => "free some space, or choose another place",
-        libc::EDQUOT => "free some of your own space: the quota is used up",
-        libc::EFBIG => "raise the file size limit (ulimit -f), unless it is the filesystem's own",
-        libc::EROFS => "remount it read-write, or choose another place",
-        libc::ENOTDIR => "check the path: a part of it is a file",
+        libc::ENOSPC => "free some space, or choose another destination",
+        libc::EDQUOT => "delete some of your own files: your disk quota is used up",
+        libc::EFBIG => "raise the file size limit (ulimit -f), or choose a filesystem that allows larger files",
+        libc::EROFS => "remount it read-write, or choose another destination",
+        libc::ENOTDIR => "check the path: one of its directories is a file",
         _ => return None,
     };
     Some(text.to_string())
@@ -209,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_doing_what_to_what_where_and_why() {
+    fn an_error_gives_operation_object_offset_and_reason() {
         let error =
             Error::io("writing", Path::new("out.iso"), io::Error::from_raw_os_error(libc::ENOSPC)).at(1288490189);
         assert_eq!(error.to_string(), "writing 'out.iso' at 1.2 GiB: No space left on device");
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_two_and_content_is_three() {
+    fn usage_errors_exit_with_2_and_content_errors_with_3() {
         assert_eq!(Error::usage("x").exit_status(), Some(2));
         assert_eq!(Error::usage("x").to_string(), "x");
         assert_eq!(Error::content(Path::new("a"), "short").exit_status(), Some(3));

@@ -1,37 +1,37 @@
-//! What a copy tells whoever watches it. The engine knows no bar and no terminal.
+//! What a copy reports to its caller while it runs. The copy knows nothing of progress bars or terminals.
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The copying begins, or begins anew; its length in bytes, if that is known.
+    /// The copy starts, or starts over. Its length in bytes, if known.
     Start(Option<u64>),
-    /// So many bytes more are at the destination, holes included.
+    /// This many more bytes are at the destination, holes included.
     Copied(u64),
-    /// A new phase.
+    /// A new phase starts.
     Phase(Phase),
-    /// What was chosen, and why.
+    /// A choice the copy made, and why; for verbose output.
     Detail(&'a str),
-    /// What the user should know at once: a connection was lost, and is tried again.
+    /// Something the user should know at once, such as a lost connection that is retried.
     Notice(&'a str),
 }
 
-/// Where a copy stands.
+/// The phases of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Reading what an earlier copy left.
+    /// Reading what an interrupted copy left.
     Resuming,
-    /// Reserving space on the destination.
+    /// Reserving space at the destination.
     Reserving,
-    /// Bytes move.
+    /// Moving bytes.
     Copying,
-    /// All bytes are there; waiting for the medium.
+    /// Waiting until the data are on the medium.
     Syncing,
     /// Reading back from the medium.
     Verifying,
 }
 
 impl Phase {
-    /// The word for it in progress lines.
+    /// The name of the phase in progress lines.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Resuming => "resuming",
@@ -43,20 +43,20 @@ impl Phase {
     }
 }
 
-/// The answer to a question.
+/// The answer to [`Observer::confirm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// Go on.
+    /// Go ahead.
     Yes,
-    /// Do not.
+    /// Stop.
     No,
-    /// There is nobody to ask.
+    /// Nobody can be asked.
     Nobody,
 }
 
-/// Whoever watches a copy. Called from several threads.
+/// Receives the events of a copy. Called from several threads.
 pub trait Observer: Sync {
-    /// Something happened. Called once a block, so it must be quick.
+    /// Handles an event. Called once for each block, so it must be quick.
     fn event(&self, _event: Event<'_>) {}
 
     /// Asks before something that cannot be undone.
@@ -65,7 +65,7 @@ pub trait Observer: Sync {
     }
 }
 
-/// Watches nothing.
+/// An observer that ignores every event.
 pub struct Silent;
 
 impl Observer for Silent {}

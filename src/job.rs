@@ -1,4 +1,4 @@
-//! A copy as it is asked for: validated, in domain types, with nothing opened yet.
+//! The description of one copy: validated options in domain types. Nothing is opened yet.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Its name in messages: a URL without its password.
+    /// The name for messages: a URL without its password.
     pub fn name(&self) -> PathBuf {
         match self {
             Endpoint::Standard => "-".into(),
@@ -27,7 +27,7 @@ impl Endpoint {
         }
     }
 
-    /// True for what begins like an http or https URL.
+    /// True if `word` starts like an http or https URL.
     pub fn is_url(word: &Path) -> bool {
         let word = word.as_os_str().as_encoded_bytes();
         let begins = |scheme: &str| word.get(..scheme.len()).is_some_and(|b| b.eq_ignore_ascii_case(scheme.as_bytes()));
@@ -35,8 +35,8 @@ impl Endpoint {
     }
 }
 
-/// `https://user:secret@host/x` without `:secret`. What may be a password is hidden as well: one with a
-/// slash in it makes no URL, but is one all the same.
+/// `https://user:secret@host/x` without `:secret`. Also hides what may be a password in an invalid URL: a password with
+/// an unescaped slash makes the URL invalid, but it is still a password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once(':') else { return url.to_string() };
     let rest = rest.trim_start_matches(['/', '\\']);
@@ -49,20 +49,20 @@ fn without_password(url: &str) -> String {
     format!("{scheme}://{user}{}", &rest[at..])
 }
 
-/// What a URL as a source needs.
+/// Options for a source that is a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// More header lines of the request: (name, value).
+    /// Additional request headers: (name, value).
     pub headers: Vec<(String, String)>,
-    /// The certificates to trust, in PEM, instead of the system's.
+    /// File with the certificates (PEM) to trust instead of the system's.
     pub cacert: Option<PathBuf>,
-    /// How long looking up the name and connecting may take.
+    /// Limit for the name lookup, and for the connection.
     pub connect_timeout: Duration,
-    /// How long the server may be silent.
+    /// Limit for how long the server may send nothing.
     pub timeout: Duration,
-    /// How often, in a row, a request is tried again.
+    /// Retries after consecutive failures.
     pub retry: u32,
-    /// Connections that fetch ranges side by side.
+    /// Connections that fetch ranges in parallel.
     pub connections: usize,
 }
 
@@ -79,19 +79,19 @@ impl Default for HttpOptions {
     }
 }
 
-/// What becomes of holes and zeros.
+/// How holes and zeros are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Sparse {
-    /// The source's holes stay holes.
+    /// Holes in the source stay holes.
     #[default]
     Auto,
     /// Runs of zeros become holes too.
     Always,
-    /// Everything is written.
+    /// Everything is written; no holes.
     Never,
 }
 
-/// A hash function that --checksum knows.
+/// A hash function for --checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// SHA-256, as sha256sum(1).
@@ -103,10 +103,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// Every supported algorithm.
     pub const ALL: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3];
 
-    /// The name on the command line.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -115,91 +115,91 @@ impl Algorithm {
         }
     }
 
-    /// Bytes of a digest.
+    /// Length of a digest in bytes.
     pub fn bytes(self) -> usize {
         if self == Algorithm::Sha512 { 64 } else { 32 }
     }
 }
 
-/// The digest that is wanted, and what it must be.
+/// The digest to compute, and its required value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
-    /// None: as the list says.
+    /// None if the checksum list decides.
     pub algorithm: Option<Algorithm>,
-    /// The digest that the copied bytes must have.
+    /// The required digest of the bytes copied.
     pub expected: Option<Vec<u8>>,
-    /// A checksum list that says it.
+    /// A checksum list with the required digest.
     pub list: Option<PathBuf>,
 }
 
-/// Everything that [`copy`](crate::copy()) needs to know.
+/// Everything [`copy`](crate::copy()) needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Where the bytes come from.
+    /// The source.
     pub source: Endpoint,
-    /// Where they go.
+    /// The destination.
     pub destination: Endpoint,
     /// Bytes per read and write.
     pub block_size: usize,
     /// Blocks in flight.
     pub queue_depth: usize,
-    /// What to do where direct I/O is refused.
+    /// What to do if direct I/O is refused.
     pub direct: DirectPolicy,
     /// Offset in the source, in bytes.
     pub skip: u64,
-    /// The most bytes to copy.
+    /// Copy at most this many bytes.
     pub count: Option<u64>,
     /// Offset in the destination, in bytes.
     pub seek: u64,
-    /// Overwrite the destination's own bytes.
+    /// Overwrite the destination in place.
     pub in_place: bool,
-    /// What becomes of holes.
+    /// How holes are written.
     pub sparse: Sparse,
     /// Fail if the destination exists.
     pub no_clobber: bool,
-    /// Write to a block device without asking.
+    /// Overwrite a block device without confirmation.
     pub force: bool,
-    /// Wait for the medium.
+    /// Wait until the data are on the medium.
     pub sync: bool,
-    /// Keep timestamps, owner and extended attributes too.
+    /// Also preserve timestamps, owner, mode and extended attributes.
     pub preserve: bool,
     /// The source must have exactly this many bytes.
     pub size: Option<u64>,
-    /// The digest of the bytes copied.
+    /// Digest to compute of the bytes copied.
     pub checksum: Option<Checksum>,
     /// Read the destination back from the medium and compare.
     pub verify: bool,
-    /// Report how many pages of both ends are in the cache.
+    /// Report how many pages of source and destination are in the page cache.
     pub check_cache: bool,
-    /// Keep what was copied if the copy is interrupted, and go on from what an earlier one kept.
+    /// Keep the partial file if the copy is interrupted, and resume from an earlier one.
     pub resume: bool,
-    /// The most bytes per second, for reading and for writing.
+    /// Limit in bytes per second, for reading and for writing each.
     pub rate_limit: Option<u64>,
-    /// Take only what nobody else wants of the disks.
+    /// Yield the disks to other processes.
     pub idle: bool,
-    /// For a URL.
+    /// Options for a URL.
     pub http: HttpOptions,
-    /// The process's file mode creation mask.
+    /// File mode creation mask of the process.
     pub umask: u32,
 }
 
 impl Job {
-    /// Bytes per block unless told otherwise.
+    /// Default bytes per block.
     pub const BLOCK_SIZE: usize = 4 << 20;
-    /// Blocks in flight unless told otherwise.
+    /// Default number of blocks in flight.
     pub const QUEUE_DEPTH: usize = 4;
 
-    /// Fails unless blocks can be transferred at this alignment.
+    /// Fails unless the block size is a multiple of `alignment`, as direct I/O needs.
     pub(crate) fn check_block_size(&self, alignment: u64) -> Result<()> {
         let block_size = self.block_size as u64;
         if block_size.is_multiple_of(alignment) || self.direct == DirectPolicy::Never {
             return Ok(());
         }
-        let why = format!("--block-size {block_size} is not a multiple of {alignment}, as direct I/O needs here");
-        Err(Error::usage(why).hint(format!("--block-size {} is", block_size.next_multiple_of(alignment))))
+        let why = format!("--block-size {block_size} is not a multiple of {alignment}, which direct I/O needs here");
+        Err(Error::usage(why).hint(format!("--block-size {}", block_size.next_multiple_of(alignment))))
     }
 
-    /// A plain copy of `source` to `destination`, with every option at its default.
+    /// A copy of `source` to `destination` with every option at its default.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
         Self {
             source: Endpoint::Path(source.into()),

@@ -1,31 +1,40 @@
-//! Copies one stream of bytes past the page cache: from a file, a block device, a pipe or a URL, to a
-//! file, a block device or a pipe; exact, all or nothing, and on the medium when it says so.
+//! Copies a file, block device, pipe or URL past the page cache: exact, all or nothing, and on the medium when it
+//! returns.
 //!
-//! The command `dio-cp` is a thin shell around [`copy()`]. The part that is useful by itself is
-//! [`DirectWriter`], an [`std::io::Write`] over `O_DIRECT`.
+//! Two things here are useful by themselves. [`copy()`] does what the command `dio-cp` does: the command only parses
+//! its options into a [`Job`] and shows the [`Report`]. [`DirectWriter`] is an [`std::io::Write`] over `O_DIRECT`, for
+//! programs that produce the bytes themselves.
+//!
+//! # How the code is laid out
 //!
 //! ```text
-//!   main      parse, run, print the error once, exit status
+//!   main, signals               parse, run, print the error once, exit status
 //!     │
-//!     ├── options ── cli        the words, validated into a Job
-//!     ├── output                events in; bar, JSON, last line out
+//!   cli ── options              the command line; validated into a Job
 //!     │
-//!   copy                        N workers, one loop: source.next(&mut block), destination.put(&block)
+//!   output                      progress, the report, --residency
 //!     │
-//!     ├── check                 digest, readback, list; residency, survey, cgroups, watch
-//!     ├── source                file, stream, url
-//!     ├── destination           file, device, stream; publish, attributes
-//!     │       │
-//!   sequencer, block, origin, job, event, standing, error
+//!   copy                        open, plan, workers, finish, report: the stages of a copy
 //!     │
-//!   direct                      alignment, buffer, reader, writer; knows nothing of copying
+//!     ├── source                file, stream, url: where the blocks come from
+//!     ├── destination           file, device, stream: where they go
+//!     ├── check                 digests, --verify, page cache statistics
 //!     │
-//!   pace                        rate, idle: waiting, so that others need not
+//!   job, block, sequencer, source_info, cleanup, event, error
 //!     │
-//!   sys                         every system call that std does not have
+//!   direct                      aligned direct I/O: reader, writer; knows nothing of copying
+//!     │
+//!   pace                        --rate-limit and --idle
+//!     │
+//!   sys                         system calls that the standard library does not offer; all unsafe code
 //! ```
 //!
-//! Imports run downwards only.
+//! Imports run downwards only, and `source`, `destination` and `check` do not know each other; a test holds both.
+//!
+//! # Asynchronous programs
+//!
+//! Everything here blocks: direct I/O waits for the device. Call it from a thread of its own, for instance with tokio's
+//! `spawn_blocking`.
 
 mod block;
 mod check;
@@ -47,7 +56,7 @@ mod source_info;
 pub mod sys;
 
 pub use cleanup::Cleanup;
-pub use copy::{Report, copy};
+pub use copy::{DestinationReport, Report, SourceReport, Times, copy};
 pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWriter, Refused, Traffic, WriteReport};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Confirmation, Event, Observer, Phase, Silent};

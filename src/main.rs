@@ -73,19 +73,14 @@ fn run(cli: &Cli, display: &Arc<ProgressDisplay>, cleanup: &Arc<Cleanup>) -> Res
 /// if that is where the bytes went); for people the notes and the last line.
 fn tell(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report) -> Result<()> {
     display.done();
-    let asked = Path::new(cli.destination.as_deref().unwrap_or_default());
-    let name = match report.destination.file_name() {
-        Some(kept) if asked.is_dir() => asked.join(kept),
-        _ => asked.to_path_buf(),
-    };
     let line = match cli.json {
         true => Some(json(report, job).into_bytes()),
-        false => digest_line(report, name.as_os_str()),
+        false => digest_line(report),
     };
     if let Some(line) = line {
         let line = [&line[..], b"\n"].concat();
         // Where standard output is where the bytes went, whatever it was called.
-        let (written, where_to) = match is_standard_output(&report.destination) {
+        let (written, where_to) = match is_standard_output(&report.destination.path) {
             true => (std::io::stderr().write_all(&line), "standard error"),
             false => (std::io::stdout().write_all(&line), "standard output"),
         };
@@ -101,7 +96,7 @@ fn tell(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report) -> Res
         for line in cache_lines(report) {
             display.print(&format!("dio-cp: {line}"));
         }
-        display.print(&last_line(report.bytes - report.resumed, report.elapsed));
+        display.print(&last_line(report.bytes - report.resumed, report.times.total));
     }
     require_clean(report, job)
 }
@@ -138,7 +133,7 @@ fn fail(display: &ProgressDisplay, error: &Error) -> ExitCode {
         return ExitCode::FAILURE;
     };
     display.print(&format!("dio-cp: {error}"));
-    if let Some(left) = &error.left {
+    if let Some(left) = &error.destination_state {
         display.print(&format!("dio-cp: {left}"));
     }
     if let Some(hint) = &error.hint {

@@ -1,4 +1,4 @@
-//! How fast a copy goes, where that is not as fast as it can.
+//! How fast a copy may go: `--rate-limit` and `--idle`.
 
 mod idle;
 mod rate;
@@ -9,39 +9,45 @@ use std::sync::Arc;
 pub use idle::{IdleGate, TransferTime};
 pub use rate::{Direction, RateLimiter, blocks};
 
-use crate::job::Job;
 use crate::sys;
 
-/// What `--rate-limit` and `--idle` ask for. Without them it stands in nobody's way.
+/// The limits of one copy. Without `--rate-limit` and `--idle` it delays nothing.
 pub struct Pace {
-    /// Blocks wait there, on their way in and on their way out.
+    /// Blocks wait here, once before they are read and once before they are written.
     pub rate: RateLimiter,
-    /// The gate for every transfer to and from a disk.
+    /// Every transfer to or from a disk passes this gate.
     pub idle: Option<Arc<IdleGate>>,
-    /// Pauses of a tenth of a millisecond are to be no longer than that. This is what the caller had.
-    slack: Option<i32>,
+    /// The caller's timer slack, which is restored at the end.
+    timer_slack: Option<i32>,
 }
 
 impl Pace {
-    /// For a copy that reads and writes these files or devices, by the calling thread and those that it
-    /// starts.
-    pub fn new(job: &Job, files: &[&File]) -> Self {
-        let idle = job.idle.then(|| Arc::new(IdleGate::new(files)));
-        // What refuses it (a container's filter) goes a little slower.
-        let paced = job.idle || job.rate_limit.is_some();
-        let slack = if paced { sys::set_timer_slack(1).ok() } else { None };
-        Self { rate: RateLimiter::new(job.rate_limit), idle, slack }
+    /// Limits for the calling thread and the threads it starts. `rate_limit` is in bytes per second.
+    pub fn new(rate_limit: Option<u64>, idle: bool) -> Self {
+        // Pauses of a tenth of a millisecond must not last longer. A container's filter may refuse this; pauses are then
+        // a little longer.
+        let paced = idle || rate_limit.is_some();
+        let timer_slack = if paced { sys::set_timer_slack(1).ok() } else { None };
+        let idle = idle.then(|| Arc::new(IdleGate::new()));
+        Self { rate: RateLimiter::new(rate_limit), idle, timer_slack }
     }
 
-    /// What `--idle` saw since it was last asked.
-    pub fn messages(&self) -> Vec<String> {
-        self.idle.as_ref().map_or(Vec::new(), |idle| idle.messages())
+    /// Makes `--idle` watch the disks under these files or devices. Until then its gate is open.
+    pub fn watch(&self, files: &[&File]) {
+        if let Some(idle) = &self.idle {
+            idle.watch(files);
+        }
+    }
+
+    /// What `--idle` has observed since the last call.
+    pub fn take_messages(&self) -> Vec<String> {
+        self.idle.as_ref().map_or(Vec::new(), |idle| idle.take_messages())
     }
 }
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        // The thread may be a caller's. It was not refused before.
-        let _ = self.slack.map(sys::set_timer_slack);
+        // The thread may be a library user's. The kernel accepted the change, so it accepts the way back.
+        let _ = self.timer_slack.map(sys::set_timer_slack);
     }
 }

@@ -1,49 +1,52 @@
-//! "My turn": numbered blocks pass one at a time, in order; and the sign that says it is over.
+//! Runs numbered work one at a time and in order, and carries the sign that the copy is cancelled.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Lets block 0 pass, then 1, then 2. Whoever holds a number must pass or [`Sequencer::cancel`] it:
-/// numbers are handed out in order, so the one whose turn it is always exists and cannot be waiting
-/// for another.
+/// Runs the work of block 0, then of block 1, then of block 2, whichever worker has it.
+///
+/// A worker that holds a number must either run it or call [`Sequencer::cancel`]. Numbers are handed out in order, so
+/// some worker always holds the next one and never waits for another: this cannot deadlock.
 #[derive(Default)]
 pub struct Sequencer {
     next: Mutex<u64>,
-    moved: Condvar,
-    shut: AtomicBool,
+    advanced: Condvar,
+    cancelled: AtomicBool,
 }
 
 impl Sequencer {
-    /// Waits for `number`'s turn, does `work`, and lets the next one pass. None: it is shut.
+    /// Waits for `number`'s turn, runs `work`, and lets the next number run. None if cancelled.
     pub fn run_in_turn<T>(&self, number: u64, work: impl FnOnce() -> T) -> Option<T> {
         let mut next = self.lock();
         while *next != number && !self.is_cancelled() {
-            next = self.moved.wait(next).unwrap_or_else(PoisonError::into_inner);
+            next = self.advanced.wait(next).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(next); // its turn keeps the others out; a long write must not keep `shut` waiting
+        // The number itself keeps the others out. Holding the lock would make `cancel` wait for a long write.
+        drop(next);
         if self.is_cancelled() {
             return None;
         }
         let result = work();
         *self.lock() += 1;
-        self.moved.notify_all();
+        self.advanced.notify_all();
         Some(result)
     }
 
-    /// Ends it for everybody: a worker failed, and nothing that follows is worth doing.
+    /// Wakes every waiting worker: one has failed, and nothing that follows is needed.
     pub fn cancel(&self) {
-        self.shut.store(true, Ordering::Release);
-        let _nobody_between_looking_and_waiting = self.lock();
-        self.moved.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cancelled.store(true, Ordering::Release);
+        // With the lock held, no worker is between its check of the flag and its wait.
+        let _guard = self.lock();
+        self.advanced.notify_all();
     }
 
     /// True once [`Sequencer::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.shut.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,20 +55,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_pass_in_order_whoever_comes_first() {
+    fn work_runs_in_order_whichever_worker_comes_first() {
         let sequencer = Sequencer::default();
-        let seen = Mutex::new(Vec::new());
+        let ran = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for number in (0..16u64).rev() {
-                let (sequencer, seen) = (&sequencer, &seen);
-                scope.spawn(move || sequencer.run_in_turn(number, || seen.lock().map(|mut s| s.push(number)).is_ok()));
+                let (sequencer, ran) = (&sequencer, &ran);
+                scope.spawn(move || {
+                    sequencer.run_in_turn(number, || ran.lock().map(|mut ran| ran.push(number)).is_ok())
+                });
             }
         });
-        assert_eq!(*seen.lock().unwrap_or_else(PoisonError::into_inner), (0..16).collect::<Vec<_>>());
+        assert_eq!(*ran.lock().unwrap_or_else(PoisonError::into_inner), (0..16).collect::<Vec<_>>());
     }
 
     #[test]
-    fn shutting_frees_everybody_who_waits() {
+    fn cancelling_wakes_every_waiting_worker() {
         let sequencer = Sequencer::default();
         std::thread::scope(|scope| {
             let sequencer = &sequencer;

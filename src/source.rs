@@ -1,5 +1,6 @@
 //! Where the bytes come from.
 
+mod extents;
 mod file;
 mod stream;
 #[cfg(feature = "url")]
@@ -20,132 +21,127 @@ use crate::pace::Pace;
 use crate::sequencer::Sequencer;
 use crate::source_info::{SourceInfo, SuggestedName};
 use crate::sys;
+pub use extents::Extents;
 
-/// A source of blocks, read by several workers.
+/// A source of blocks, read by several workers at once.
+///
+/// The order of the calls: [`Source::begin`], then [`Source::next`] until it returns false, then [`Source::finish`].
 pub trait Source: Sync {
-    /// Claims the next range, in order, and fills the block with it. False: there is no more, or
-    /// the copy is over. Files read outside any lock, in parallel; streams inside one.
-    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool>;
+    /// Sets which blocks to read; nothing is read yet.
+    fn begin(&mut self, plan: ReadPlan);
 
-    /// How the copy will go; called before the first block is claimed.
-    fn begin(&mut self, _layout: &Layout, _course: Course) {}
+    /// Claims the next range, in order, and fills `block` with it. False: the source has ended, or the copy was
+    /// cancelled. Files are read in parallel; streams one block after another.
+    fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool>;
 
-    /// Blocks wait for their time under a rate limit, transfers from a disk at the gate of --idle.
-    fn pace(&mut self, pace: &Arc<Pace>);
+    /// Interrupts a [`Source::next`] that waits, because the copy has failed.
+    fn cancel(&self) {}
 
-    /// The copy is over before its time: whoever waits in [`Source::next`] should not wait on.
-    fn stop(&self) {}
-
-    /// How many workers it can keep busy whatever the queue depth is.
-    fn workers(&self) -> usize {
-        1
-    }
-
-    /// The bytes that the copy will have, if that is known.
-    fn length(&self) -> Option<u64>;
-
-    /// The alignment that direct reads must have, in bytes; 1 if they need none.
-    fn alignment(&self) -> u64 {
-        1
-    }
-
-    /// Room that a block's buffer needs for `layout`, in bytes.
-    fn room(&self, layout: &Layout) -> usize {
-        layout.block_size
-    }
-
-    /// Calls `each` with every range that will be copied as data: (offset, bytes).
-    fn data_ranges(&self, _layout: &Layout, _each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
-        Ok(())
-    }
-
-    /// Called when everything has been read: is it still what it was? Gives what the user should
-    /// know, if anything.
-    fn finish(&self) -> Result<Option<String>> {
-        Ok(None)
-    }
-
-    /// The bytes read, by the way they took, and why not all went direct, if so.
-    fn traffic(&self) -> (Traffic, Option<String>) {
-        (Traffic::default(), None)
-    }
-
-    /// What was chosen, for -v.
-    fn describe(&self) -> String;
+    /// Checks that the source is still what it was, once everything has been read.
+    fn finish(&self) -> Result<ReadReport>;
 }
 
-/// How a copy will go, as far as the source cares.
-pub struct Course {
-    /// Bytes that are at the destination already, of an earlier copy: a multiple of every alignment.
-    pub from: u64,
+/// Which blocks of the source to read, and how.
+pub struct ReadPlan {
+    /// How the copy is cut into blocks.
+    pub layout: Layout,
+    /// The first byte to read, from the first byte of the copy: a multiple of every alignment. What comes before it is at
+    /// the destination already.
+    pub start: u64,
     /// The number of the first block.
-    pub number: u64,
-    /// Holes are wanted as blocks of zeros.
-    pub whole: bool,
-    /// Somebody takes the blocks one after another.
+    pub first_block: u64,
+    /// Deliver holes as blocks of zeros.
+    pub fill_holes: bool,
+    /// The blocks are consumed one after another.
     #[cfg_attr(not(feature = "url"), allow(dead_code))]
     pub in_order: bool,
 }
 
-/// Opens the source. Nothing is read yet. `restarts`: how often this copy was begun anew.
-pub fn open<'a>(job: &'a Job, observer: &'a dyn Observer, restarts: u32) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
+/// What was read, and how.
+#[derive(Default)]
+pub struct ReadReport {
+    /// Bytes by I/O mode.
+    pub traffic: Traffic,
+    /// Why not all of them were read with direct I/O, if so.
+    pub why_not_direct: Option<String>,
+    /// What the user should know about the source, if anything: it changed during the copy.
+    pub note: Option<String>,
+}
+
+/// A source that was opened, and everything the plan of a copy needs to know about it.
+pub struct OpenSource<'a> {
+    /// What the destination may know.
+    pub info: SourceInfo,
+    /// Alignment of direct reads in bytes; 1 if they need none.
+    pub alignment: u64,
+    /// How many reads it serves at once even if the queue depth is smaller: connections of a URL.
+    pub min_workers: usize,
+    /// Holes and data, for a file.
+    pub extents: Option<Extents>,
+    /// What was opened, for verbose output.
+    pub description: String,
+    /// Reads the blocks.
+    pub source: Box<dyn Source + 'a>,
+}
+
+/// Opens the source; nothing is read yet. `restarts` counts how often this copy has started over.
+pub fn open<'a>(job: &'a Job, pace: &Arc<Pace>, observer: &'a dyn Observer, restarts: u32) -> Result<OpenSource<'a>> {
     match &job.source {
-        Endpoint::Standard => standard_input(job),
+        Endpoint::Standard => standard_input(job, pace),
         #[cfg(feature = "url")]
-        Endpoint::Url(url) => url::open(job, url, observer, restarts),
+        Endpoint::Url(url) => url::open(job, url, pace, observer, restarts),
         #[cfg(not(feature = "url"))]
         Endpoint::Url(_) => {
             let _ = (observer, restarts);
             let name = job.source.name();
-            let why = "this build cannot read URLs: it was made without the cargo feature `url`";
+            let why = "this build cannot read URLs: it was built without the cargo feature `url`";
             Err(Error::usage(why).hint(format!("curl -fL {} | dio-cp - DST", quoted(&name))))
         }
-        Endpoint::Path(path) => {
-            let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
-            if found.is_dir() {
-                let why = "it is a directory; dio-cp copies one file at a time";
-                return Err(Error::failed("opening", path, why)
-                    .hint(format!("tar -C {} -c . | dio-cp - out.tar", quoted(path))));
-            }
-            if found.file_type().is_socket() {
-                return Err(Error::failed("opening", path, "it is a socket"));
-            }
-            if !found.is_file() && !found.file_type().is_block_device() {
-                let file = File::open(path).map_err(|e| Error::io("opening", path, e))?;
-                return stream(job, path, file, found, false);
-            }
-            regular(job, path, path, None)
-        }
+        Endpoint::Path(path) => named_file(job, path, pace),
     }
 }
 
-/// A file or block device, opened as `open_as`, known as `name`.
-fn regular<'a>(
-    job: &Job,
+fn named_file<'a>(job: &'a Job, path: &Path, pace: &Arc<Pace>) -> Result<OpenSource<'a>> {
+    let fail = |e| Error::io("opening", path, e);
+    let metadata = std::fs::metadata(path).map_err(fail)?;
+    if metadata.is_dir() {
+        let why = "it is a directory; dio-cp copies one file at a time";
+        let archive = format!("tar -C {} -c . | dio-cp - out.tar", quoted(path));
+        return Err(Error::failed("opening", path, why).hint(archive));
+    }
+    if metadata.file_type().is_socket() {
+        return Err(Error::failed("opening", path, "it is a socket"));
+    }
+    if metadata.is_file() || metadata.file_type().is_block_device() {
+        return stored_file(job, path, path, None, pace);
+    }
+    let file = File::open(path).map_err(fail)?;
+    stream(job, path, file, metadata, false, pace)
+}
+
+/// A regular file or block device. `open_path` may differ from `name`: standard input is reopened through /proc, and
+/// `stdin` is then the shared file whose position counts.
+fn stored_file<'a>(
+    job: &'a Job,
     name: &Path,
-    open_as: &Path,
-    position: Option<File>,
-) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
+    open_path: &Path,
+    stdin: Option<File>,
+    pace: &Arc<Pace>,
+) -> Result<OpenSource<'a>> {
     let fail = |e| Error::io("opening", name, e);
-    let (reader, file) = crate::direct::DirectReader::open(open_as, job.direct).map_err(fail)?;
+    let (reader, file) = crate::direct::DirectReader::open(open_path, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
-    let made_up = sys::PSEUDO_FILESYSTEMS.contains(&sys::filesystem(&file).map_err(fail)?);
-    if metadata.is_file() && (metadata.len() == 0 || made_up) && position.is_none() {
-        // Its length says nothing: read until it ends. Some of these files refuse O_DIRECT only now.
-        let plain = File::open(open_as).map_err(fail)?;
-        return stream(job, name, plain, metadata, false);
+    let generated = sys::PSEUDO_FILESYSTEMS.contains(&sys::filesystem(&file).map_err(fail)?);
+    if metadata.is_file() && (metadata.len() == 0 || generated) && stdin.is_none() {
+        // The length of a file in /proc says nothing, so read until it ends. Some such files accept O_DIRECT at open
+        // and refuse it at the first read.
+        let without_direct = File::open(open_path).map_err(fail)?;
+        return stream(job, name, without_direct, metadata, false, pace);
     }
-    let source = file::FileSource::new(job, name, reader, &file, position)?;
-    let length = source.length();
-    let suggested_name = suggested_name(job);
-    let identity = source.identity();
-    Ok((
-        Box::new(source),
-        SourceInfo { name: name.into(), suggested_name, file: Some((file, metadata)), length, identity },
-    ))
+    file::open(job, name, reader, (file, metadata), stdin, pace)
 }
 
-/// The last part of a path.
+/// The last component of the source's path.
 fn suggested_name(job: &Job) -> Option<SuggestedName> {
     let Endpoint::Path(path) = &job.source else { return None };
     path.file_name().map(|name| SuggestedName { name: name.into(), chosen_by_server: false })
@@ -157,14 +153,26 @@ fn stream<'a>(
     file: File,
     metadata: Metadata,
     stored: bool,
-) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
+    pace: &Arc<Pace>,
+) -> Result<OpenSource<'a>> {
     let kept = file.try_clone().map_err(|e| Error::io("opening", name, e))?;
-    let source = stream::StreamSource::new(job, name, file, stored);
-    let (length, suggested_name, file) = (source.length(), suggested_name(job), Some((kept, metadata)));
-    Ok((Box::new(source), SourceInfo { name: name.into(), suggested_name, file, length, identity: None }))
+    let source = stream::StreamSource::new(job, name, file, stored, pace.clone());
+    let length = source.expected_length();
+    let description = match length {
+        Some(length) => format!("a stream of {length} bytes"),
+        None => "a stream of unknown length".to_string(),
+    };
+    let info = SourceInfo {
+        name: name.into(),
+        suggested_name: suggested_name(job),
+        file: Some((kept, metadata)),
+        length,
+        identity: None,
+    };
+    Ok(OpenSource { info, alignment: 1, min_workers: 1, extents: None, description, source: Box::new(source) })
 }
 
-fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
+fn standard_input<'a>(job: &'a Job, pace: &Arc<Pace>) -> Result<OpenSource<'a>> {
     let name = Path::new("standard input");
     let fail = |e| Error::io("opening", name, e);
     if sys::was_closed(0) {
@@ -176,15 +184,15 @@ fn standard_input<'a>(job: &Job) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
         return Err(Error::failed("opening", name, "it is a directory"));
     }
     let stored = metadata.len() > 0 && metadata.is_file() || metadata.file_type().is_block_device();
-    // `dio-cp - out < in`: opened anew, so that O_DIRECT and the position are our own. Where that is
-    // not allowed it is read as the stream that it also is.
-    let again = sys::fd_path(&file);
-    if stored && File::open(&again).is_ok() {
-        return regular(job, name, &again, Some(file));
+    // `dio-cp - out < in`: reopen it, so that O_DIRECT and the position are our own. If that is not permitted, read
+    // it as a stream.
+    let reopen_path = sys::fd_path(&file);
+    if stored && File::open(&reopen_path).is_ok() {
+        return stored_file(job, name, &reopen_path, Some(file), pace);
     }
     if stored && job.direct == DirectPolicy::Always {
-        let why = "direct I/O refused: it was opened by somebody else, and may not be opened again";
+        let why = "direct I/O refused: another process opened it, and it cannot be reopened";
         return Err(Error::refused(name, why));
     }
-    stream(job, name, file, metadata, stored)
+    stream(job, name, file, metadata, stored, pace)
 }

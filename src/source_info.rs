@@ -1,5 +1,4 @@
-//! What the destination may know of the source: its name, what it is, how long, and how to know it
-//! again.
+//! What the destination may know about the source: its name, its file, its length, and how to recognize it again.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -9,24 +8,33 @@ use std::path::PathBuf;
 pub struct SourceInfo {
     /// Its name in messages.
     pub name: PathBuf,
-    /// The name that a copy gets in a directory.
+    /// The file name of a copy in a directory.
     pub suggested_name: Option<SuggestedName>,
-    /// The file or stream, for its attributes; None: it is no file.
+    /// The open file or stream and its attributes; None for a URL.
     pub file: Option<(File, Metadata)>,
-    /// Bytes that the copy will have, if that is known.
+    /// Bytes the copy will have, if known.
     pub length: Option<u64>,
-    /// By what a later copy can tell that it is still the same; None: by nothing.
+    /// How a later run recognizes the same source; None if nothing identifies it.
     pub identity: Option<Identity>,
 }
 
-/// A file name that comes with the source.
+impl SourceInfo {
+    /// The open file, if it is a regular file or a block device: one that has pages and lies on a disk.
+    pub fn stored_file(&self) -> Option<&File> {
+        use std::os::unix::fs::FileTypeExt;
+        let stored = |metadata: &Metadata| metadata.is_file() || metadata.file_type().is_block_device();
+        self.file.as_ref().filter(|(_, metadata)| stored(metadata)).map(|(file, _)| file)
+    }
+}
+
+/// A file name that the source suggests for its copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuggestedName {
     /// One component of a path.
     pub name: OsString,
-    /// The user did not see it: a server chose it.
+    /// A server chose it, and the user has not seen it.
     pub chosen_by_server: bool,
 }
 
-/// Pairs of what and which: ("length", "4096").
+/// Pairs of an attribute and its value: ("length", "4096").
 pub type Identity = Vec<(&'static str, String)>;

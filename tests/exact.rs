@@ -279,7 +279,7 @@ fn the_size_must_be_as_announced() {
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
     copies([s, d, "--size", "10000"]);
     fs::remove_file(&dst).unwrap();
-    assert!(fails(3, [s, d, "--size", "9999"]).contains("--size says 9999"));
+    assert!(fails(3, [s, d, "--size", "9999"]).contains("--size requires 9999"));
     for (len, size, status) in [
         (10_000, "10000", 0),
         (10_000, "9999", 3),

@@ -25,23 +25,23 @@ fn the_report_counts_every_byte_by_its_way() {
     make_cold(&src);
     let direct = report(&src, &dst, DirectPolicy::Auto);
     assert_eq!((direct.bytes, direct.holes), (all, 0));
-    assert_eq!(direct.read, Traffic { direct: all, ..none });
-    assert_eq!(direct.written.traffic, Traffic { direct: all, ..none });
-    assert_eq!(direct.written.cached_pages, if can_count_pages() { Some(0) } else { None });
+    assert_eq!(direct.source.traffic, Traffic { direct: all, ..none });
+    assert_eq!(direct.destination.written.traffic, Traffic { direct: all, ..none });
+    assert_eq!(direct.destination.written.cached_pages, if can_count_pages() { Some(0) } else { None });
     assert!(direct.notes.is_empty(), "{:?}", direct.notes);
     let cached = report(&src, &dst, DirectPolicy::Never);
     assert_eq!(
-        (cached.read, cached.written.traffic),
+        (cached.source.traffic, cached.destination.written.traffic),
         (Traffic { cached: all, ..none }, Traffic { cached: all, ..none })
     );
     let shm = Path::new("/dev/shm").join(format!("dio-cp-library-{}", std::process::id()));
     let memory = report(&src, &shm, DirectPolicy::Auto);
-    assert_eq!(memory.written.traffic, Traffic { memory: all, ..none });
+    assert_eq!(memory.destination.written.traffic, Traffic { memory: all, ..none });
     fs::remove_file(&shm).unwrap();
     let hole = scratch.path("hole");
     sparse(&hole, 9 << 20, &[(1 << 20, 1 << 20)]);
     let holes = report(&hole, &dst, DirectPolicy::Auto);
-    assert_eq!((holes.bytes, holes.holes, holes.written.traffic.direct), (9 << 20, 8 << 20, 1 << 20));
+    assert_eq!((holes.bytes, holes.holes, holes.destination.written.traffic.direct), (9 << 20, 8 << 20, 1 << 20));
 }
 
 #[test]
@@ -54,13 +54,13 @@ fn on_btrfs_only_files_without_checksums_count_as_direct() {
     make_cold(&src);
     let none = Traffic::default();
     let buffered = report(&src, &dst, DirectPolicy::Auto);
-    assert_eq!(buffered.read, Traffic { direct: 5_000_001, ..none });
-    assert_eq!(buffered.written.traffic, Traffic { uncached: 5_000_001, ..none });
+    assert_eq!(buffered.source.traffic, Traffic { direct: 5_000_001, ..none });
+    assert_eq!(buffered.destination.written.traffic, Traffic { uncached: 5_000_001, ..none });
     let plain = mount.path("plain");
     fs::create_dir(&plain).unwrap();
     tool("chattr", ["+C", plain.to_str().unwrap()]);
     let direct = report(&src, &plain.join("dst"), DirectPolicy::Always);
-    assert_eq!(direct.written.traffic, Traffic { direct: 5_000_001, ..none });
+    assert_eq!(direct.destination.written.traffic, Traffic { direct: 5_000_001, ..none });
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn a_directory_gets_the_name_that_the_url_or_the_server_has_and_nothing_leaves_i
     assert!(!dir.join(".bashrc").exists());
     copies([&server.url("/a%20b.iso"), into]);
     let said = fails(2, [&server.url("/"), into]);
-    assert!(said.contains("no name to keep"), "{said}");
+    assert!(said.contains("has no file name"), "{said}");
 }
 
 #[test]

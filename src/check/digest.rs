@@ -36,7 +36,7 @@ impl Digest {
         let chunks = |bytes: u64| bytes.is_multiple_of(CHUNK);
         let parallel = algorithm == Algorithm::Blake3
             && layout.lead == 0
-            && chunks(layout.unit)
+            && chunks(layout.boundary)
             && chunks(layout.block_size as u64);
         let state = match algorithm {
             Algorithm::Sha256 => State::Chain(Box::new(sha2::Sha256::default())),
@@ -48,7 +48,7 @@ impl Digest {
     }
 
     /// Takes a block in. Comes back when its turn has passed.
-    pub fn see(&self, block: &Block) {
+    pub fn update(&self, block: &Block) {
         let subtrees = if self.parallel { subtrees(block) } else { Vec::new() };
         let take = || match &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Chain(chain) => each_part(block, 0, block.len, &mut |part| chain.update(part)),
@@ -165,15 +165,16 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Placement;
 
     /// Blocks as a copy would cut them, with a hole now and then.
     fn blocks(bytes: &[u8], layout: &Layout, holes: bool) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut offset = 0usize;
         while offset < bytes.len() {
-            let (lead, room) = layout.place(offset as u64);
+            let Placement { lead, max_len: room } = layout.placement(offset as u64);
             let hole = holes && blocks.len() % 3 == 1;
-            let len = if hole { layout.unit as usize * 3 } else { room }.min(bytes.len() - offset);
+            let len = if hole { layout.boundary as usize * 3 } else { room }.min(bytes.len() - offset);
             let mut block = Block::new(lead + room).unwrap();
             (block.number, block.offset, block.len) = (blocks.len() as u64, offset as u64, len as u64);
             (block.lead, block.hole) = (lead, hole);
@@ -201,7 +202,7 @@ mod tests {
         for (block_size, unit, lead) in
             [(4096, 4096, 0), (65_536, 4096, 0), (12_288, 4096, 0), (8192, 512, 0), (8192, 4096, 77)]
         {
-            let layout = Layout { block_size, unit, lead };
+            let layout = Layout { block_size, boundary: unit, lead };
             for len in [0, 1, 1023, 1024, 1025, 4096, 4097, 65_536, 65_537, 131_072, 200_001, 1_000_000] {
                 for holes in [false, true] {
                     let mut bytes: Vec<u8> = (0..len).map(|i: usize| (i * 31 + i / 255) as u8).collect();
@@ -215,7 +216,7 @@ mod tests {
                         std::thread::scope(|scope| {
                             for part in cut.chunks(4) {
                                 for block in part.iter().rev() {
-                                    scope.spawn(|| digest.see(block));
+                                    scope.spawn(|| digest.update(block));
                                 }
                             }
                         });

@@ -60,7 +60,7 @@ struct Mismatch {
 
 impl RangeDigests {
     /// Notes a block.
-    pub fn see(&self, block: &Block) {
+    pub fn update(&self, block: &Block) {
         let digest = if block.hole { HOLE } else { digest(block.data(), block.offset) };
         let mut entry = Entry { offset: block.offset, len: block.len, step: block.len, digest };
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl RangeDigests {
             "the medium does not hold what was written: {ranges} of {of} ranges differ, the first one at byte {}",
             base + first
         );
-        Err(Error::wrong(name, why).hint("another disk: this one, its cable or its memory is failing"))
+        Err(Error::corrupt(name, why).hint("another disk: this one, its cable or its memory is failing"))
     }
 
     /// Reads every block back with `workers` threads, `base` bytes further on than it was in the
@@ -202,7 +202,7 @@ mod tests {
             let mut block = Block::new(len as usize).expect("memory");
             block.buffer[..len as usize].copy_from_slice(&content[offset as usize..][..len as usize]);
             (block.offset, block.len) = (offset, len);
-            range_digests.see(&block);
+            range_digests.update(&block);
         }
         let mut entries = range_digests.0.into_inner().expect("entries");
         entries.sort_unstable_by_key(|entry| entry.offset);

@@ -9,7 +9,11 @@ use std::path::Path;
 
 use xattr::FileExt;
 
+use super::file::new_mode;
+use super::target::Target;
 use crate::error::{Error, Result, quoted};
+use crate::job::Job;
+use crate::source_info::SourceInfo;
 
 /// Attributes that vouch for the old content: the kernel drops them at a write, and so does this.
 const OF_THE_CONTENT: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
@@ -19,42 +23,59 @@ const MARK: &str = super::partial::ATTRIBUTE;
 
 const IN_PLACE: &str = "--in-place overwrites the bytes and leaves the file what it is";
 
+/// Sets the attributes of a new file before it gets its name: the source's under --preserve, else those of the file it
+/// replaces. `named`: it was created under a hidden name, and only for its owner.
+pub fn apply(job: &Job, target: &Target, file: &File, source: &SourceInfo, named: bool) -> Result<Vec<String>> {
+    if let Some((source_file, source_metadata)) = source.file.as_ref().filter(|_| job.preserve) {
+        return preserve(file, &target.name, source_file, source_metadata);
+    }
+    // Read again: they may have changed during the copy.
+    let replaced = if target.exists() { std::fs::metadata(&target.path).ok() } else { None };
+    if let Some(replaced) = replaced {
+        keep(file, target, &replaced)?;
+    } else if named {
+        set_mode(file, new_mode(source) & !job.umask).map_err(|e| Error::io("creating", &target.name, e))?;
+    }
+    Ok(Vec::new())
+}
+
 /// Makes `file` look like the file at `path` that it is about to replace: mode, owner, extended
 /// attributes. What cannot be kept is an error, for the file would change hands unseen.
-pub fn keep(file: &File, path: &Path, of: &Metadata) -> Result<()> {
-    let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), path, e).hint(IN_PLACE);
-    keep_owner(file, path, of)?;
+fn keep(file: &File, target: &Target, of: &Metadata) -> Result<()> {
+    let (path, name) = (&target.path, &target.name);
+    let fail = |what: &str, e| Error::io(&format!("keeping the {what} of"), name, e).hint(IN_PLACE);
+    keep_owner(file, name, of)?;
     set_mode(file, of.mode()).map_err(|e| fail("mode", e))?;
     let fail_attribute = |e| fail("extended attributes", e);
     let old: Vec<OsString> = match xattr::list(path) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => Vec::new(),
         other => other.map_err(fail_attribute)?.collect(),
     };
-    for name in file.list_xattr().into_iter().flatten() {
+    for attribute in file.list_xattr().into_iter().flatten() {
         // A default ACL of the directory, say, would open it to people who could not see the old one.
-        if !old.contains(&name) && !name.as_bytes().starts_with(b"security.") && name != MARK {
-            file.remove_xattr(&name).map_err(fail_attribute)?;
+        if !old.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != MARK {
+            file.remove_xattr(&attribute).map_err(fail_attribute)?;
         }
     }
-    for name in old {
-        if OF_THE_CONTENT.iter().any(|content| name == *content) || name == MARK {
+    for attribute in old {
+        if OF_THE_CONTENT.iter().any(|content| attribute == *content) || attribute == MARK {
             continue;
         }
-        let Some(value) = xattr::get(path, &name).map_err(fail_attribute)? else { continue };
-        if file.get_xattr(&name).ok().flatten().as_ref() != Some(&value) {
-            file.set_xattr(&name, &value).map_err(fail_attribute)?;
+        let Some(value) = xattr::get(path, &attribute).map_err(fail_attribute)? else { continue };
+        if file.get_xattr(&attribute).ok().flatten().as_ref() != Some(&value) {
+            file.set_xattr(&attribute, &value).map_err(fail_attribute)?;
         }
     }
     Ok(())
 }
 
-/// Whoever may not give files away should not learn it an hour later: tries it with the new file, which
-/// stays its maker's until it is complete.
-pub fn try_owner(file: &File, path: &Path) -> Result<()> {
-    let fail = |e| Error::io("keeping the owner of", path, e).hint(IN_PLACE);
-    let (own, found) = (file.metadata().map_err(fail)?, std::fs::metadata(path).map_err(fail)?);
-    keep_owner(file, path, &found)?;
-    keep_owner(file, path, &own)
+/// Fails at once, and not after an hour, if the user may not give the new file to the owner of the old one: tries it, and
+/// takes it back, because the file must stay private until it is complete.
+pub fn try_owner(file: &File, target: &Target) -> Result<()> {
+    let fail = |e| Error::io("keeping the owner of", &target.name, e).hint(IN_PLACE);
+    let (own, replaced) = (file.metadata().map_err(fail)?, std::fs::metadata(&target.path).map_err(fail)?);
+    keep_owner(file, &target.name, &replaced)?;
+    keep_owner(file, &target.name, &own)
 }
 
 /// The owner's part of [`keep`].
@@ -69,7 +90,7 @@ fn keep_owner(file: &File, path: &Path, of: &Metadata) -> Result<()> {
 
 /// Gives `file` the timestamps, owner, mode and extended attributes of the source (-p). What the
 /// user may not set, or the filesystem does not know, is left and named: `cp -p` does so too.
-pub fn preserve(file: &File, name: &Path, source: &File, of: &Metadata) -> Result<Vec<String>> {
+fn preserve(file: &File, name: &Path, source: &File, of: &Metadata) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     let mut note = |what: &str, result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::Unsupported => {
@@ -94,6 +115,6 @@ pub fn preserve(file: &File, name: &Path, source: &File, of: &Metadata) -> Resul
 }
 
 /// Sets permission and set-id bits; the type bits of `mode` do not matter.
-pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode & 0o7777))
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::file::{FileDestination, open_existing};
+use super::target::Target;
 use crate::cleanup::Cleanup;
 use crate::direct::Alignment;
 use crate::error::{Error, Result, quoted, size};
@@ -16,38 +17,39 @@ use crate::sys;
 /// Opens a device that nobody else holds, that is large enough, and that may be overwritten.
 pub fn open<'a>(
     job: &'a Job,
-    from: &SourceInfo,
-    path: &Path,
+    source: &SourceInfo,
+    target: Target,
     observer: &dyn Observer,
     cleanup: &'a Cleanup,
 ) -> Result<FileDestination<'a>> {
-    let found = std::fs::metadata(path).map_err(|e| Error::io("opening", path, e))?;
+    let path = &target.name;
+    let found = std::fs::metadata(&target.path).map_err(|e| Error::io("opening", path, e))?;
     let sysfs = sysfs_of(&found);
-    let (file, refused) = open_existing(path, job, libc::O_EXCL).map_err(|e| match e.raw_os_error() {
+    let opened = open_existing(&target.path, job, libc::O_EXCL).map_err(|e| match e.raw_os_error() {
         Some(libc::EBUSY) => {
             let why = holder(&found, &sysfs).unwrap_or("it is in use".to_string());
             Error::failed("opening", path, why)
         }
         _ => Error::io("opening", path, e),
     })?;
-    let capacity = sys::length(&file).map_err(|e| Error::io("opening", path, e))?;
+    let capacity = sys::length(&opened.file).map_err(|e| Error::io("opening", path, e))?;
     if job.seek > capacity {
         let why = format!("--seek {} is behind the end of {}, which has {capacity} bytes", job.seek, quoted(path));
         return Err(Error::usage(why));
     }
-    if let Some(len) = from.length.filter(|len| *len > capacity - job.seek) {
+    if let Some(len) = source.length.filter(|len| *len > capacity - job.seek) {
         let room = if job.seek > 0 { " behind --seek" } else { "" };
         let why = format!("it is too small: {len} bytes are to be written, and it has {}{room}", capacity - job.seek);
         return Err(Error::failed("writing", path, why).hint("--count limits what is copied"));
     }
     if let Some(alignment) =
-        Alignment::probe(&file).map_err(|e| Error::io("opening", path, e))?.filter(|_| refused.is_none())
+        Alignment::probe(&opened.file).map_err(|e| Error::io("opening", path, e))?.filter(|_| opened.refusal.is_none())
     {
         job.check_block_size(alignment.offset)?;
     }
     if !job.force {
         let model = model(&sysfs).map_or(String::new(), |model| format!("{model}, "));
-        let question = format!("overwrite {} ({model}{}) with {}?", quoted(path), size(capacity), quoted(&from.name));
+        let question = format!("overwrite {} ({model}{}) with {}?", quoted(path), size(capacity), quoted(&source.name));
         match observer.confirm(&question) {
             Confirmation::Yes => {}
             Confirmation::No => return Err(Error::failed("writing", path, "not confirmed")),
@@ -58,7 +60,7 @@ pub fn open<'a>(
             }
         }
     }
-    FileDestination::device(job, path, (file, refused), cleanup)
+    FileDestination::device(job, target, opened, cleanup)
 }
 
 fn sysfs_of(device: &Metadata) -> PathBuf {
@@ -103,7 +105,7 @@ fn holder(device: &Metadata, sysfs: &Path) -> Option<String> {
 }
 
 /// True if `device` is a loop device whose content is `file`.
-pub fn backed_by(device: &Metadata, file: &Metadata) -> bool {
+pub fn is_backed_by(device: &Metadata, file: &Metadata) -> bool {
     if !device.file_type().is_block_device() || !file.is_file() {
         return false;
     }

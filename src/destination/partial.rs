@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use xattr::FileExt;
 
 use super::publish::{Unpublished, creating, directory_of, sync_directory};
+use super::target::Target;
 use crate::cleanup::{Cleanup, Keep, Temporary};
 use crate::direct::DirectPolicy;
 use crate::error::{Error, quoted, size};
@@ -59,7 +60,7 @@ struct State {
 }
 
 /// What was found when the copy began.
-pub struct Opened {
+pub struct OpenedPartial {
     pub unpublished: Unpublished,
     pub partial: Arc<Partial>,
     /// Bytes that an earlier copy left, and that can be gone on from.
@@ -87,11 +88,11 @@ fn name_of(path: &Path) -> PathBuf {
 pub fn resumable(
     job: &Job,
     from: &SourceInfo,
-    path: &Path,
-    existed: bool,
+    target: &Target,
     observer: &dyn Observer,
     cleanup: &Cleanup,
-) -> crate::error::Result<Option<Opened>> {
+) -> crate::error::Result<Option<OpenedPartial>> {
+    let (path, name) = (&target.path, &target.name);
     let nothing = |what: &Path, why: &str| {
         observer.event(Event::Notice(&format!("nothing can be kept of {}: {why}", quoted(what))));
         Ok(None)
@@ -110,7 +111,7 @@ pub fn resumable(
     if let (Some((_, source)), Ok(there)) = (&from.file, std::fs::symlink_metadata(&hidden))
         && (source.dev(), source.ino()) == (there.dev(), there.ino())
     {
-        let why = format!("it is what --resume keeps of {}", quoted(path));
+        let why = format!("it is what --resume keeps of {}", quoted(name));
         return Err(Error::failed("opening", &from.name, why).hint("give it another name first"));
     }
     let create = || {
@@ -119,21 +120,21 @@ pub fn resumable(
         let keep: Keep = Box::new(move |worth_it| partial.end(worth_it));
         Ok((opened, Temporary { path: None, keep: Some(keep) }))
     };
-    let opened = match cleanup.build(path, existed, create) {
+    let opened = match cleanup.build(name, target.exists(), create) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            return nothing(path, "the filesystem does not keep extended attributes, or whose file it is");
+            return nothing(name, "the filesystem does not keep extended attributes, or whose file it is");
         }
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-            return Err(Error::failed("creating", path, "another copy to it is under way"));
+            return Err(Error::failed("creating", name, "another copy to it is under way"));
         }
-        other => other.map_err(|e| creating(if e.kind() == io::ErrorKind::NotFound { path } else { &hidden }, e))?,
+        other => other.map_err(|e| creating(if e.kind() == io::ErrorKind::NotFound { name } else { &hidden }, e))?,
     };
-    sync_directory(path, &opened.unpublished.file)?;
+    sync_directory(target, &opened.unpublished.file)?;
     if let Some(why) = &opened.why_anew {
-        observer.event(Event::Notice(&format!("starting over with {}: {why}", quoted(path))));
+        observer.event(Event::Notice(&format!("starting over with {}: {why}", quoted(name))));
     }
     if opened.resumed > 0 {
-        let line = format!("going on from {} of {}, which an earlier copy left", size(opened.resumed), quoted(path));
+        let line = format!("going on from {} of {}, which an earlier copy left", size(opened.resumed), quoted(name));
         observer.event(Event::Notice(&line));
     }
     Ok(Some(opened))
@@ -141,7 +142,7 @@ pub fn resumable(
 
 /// Opens what an earlier copy of the same left, or begins anew. Fails with `WouldBlock` if another copy
 /// is at it, and with `Unsupported` where nothing can be kept.
-fn open(path: &Path, identity: &Identity, policy: DirectPolicy) -> io::Result<Opened> {
+fn open(path: &Path, identity: &Identity, policy: DirectPolicy) -> io::Result<OpenedPartial> {
     let identity: Identity = identity.iter().map(|(what, which)| (*what, short(which))).collect();
     let mut why_anew = None;
     let (file, resumed) = loop {
@@ -192,7 +193,7 @@ fn open(path: &Path, identity: &Identity, policy: DirectPolicy) -> io::Result<Op
         syncing: Mutex::default(),
     };
     let unpublished = Unpublished { file, refused, temporary: Some(path.into()) };
-    Ok(Opened { unpublished, partial: Arc::new(partial), resumed, why_anew })
+    Ok(OpenedPartial { unpublished, partial: Arc::new(partial), resumed, why_anew })
 }
 
 /// A new one, with a record that says "nothing yet". Another copy may have come between its making and

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::target::Target;
 use crate::cleanup::{Cleanup, Temporary};
 use crate::direct::{self, DirectPolicy};
 use crate::error::{Error, Result, quoted};
@@ -27,17 +28,16 @@ pub fn directory_of(path: &Path) -> &Path {
 
 /// Makes the file that will become `path`: without a name (`O_TMPFILE`) where the filesystem can,
 /// so that nothing is left whatever happens; else with a hidden one beside it, for its owner only.
-pub fn create(path: &Path, existed: bool, mode: u32, policy: DirectPolicy, cleanup: &Cleanup) -> Result<Unpublished> {
-    cleanup
-        .build(path, existed, || {
-            let made = match unnamed(path, mode, policy)? {
-                Some(made) => made,
-                None => named(path, policy)?,
-            };
-            let temporary = Temporary { path: made.temporary.clone(), keep: None };
-            Ok((made, temporary))
-        })
-        .map_err(|e| creating(path, e))
+pub fn create(target: &Target, mode: u32, policy: DirectPolicy, cleanup: &Cleanup) -> Result<Unpublished> {
+    let create = || {
+        let created = match unnamed(&target.path, mode, policy)? {
+            Some(created) => created,
+            None => named(&target.path, policy)?,
+        };
+        let temporary = Temporary { path: created.temporary.clone(), keep: None };
+        Ok((created, temporary))
+    };
+    cleanup.build(&target.name, target.exists(), create).map_err(|e| creating(&target.name, e))
 }
 
 /// Why a new file could not be made.
@@ -98,15 +98,16 @@ fn temporary_name(path: &Path) -> PathBuf {
 pub fn publish(
     file: &File,
     temporary: Option<&Path>,
-    path: &Path,
-    (replace, exclusive): (bool, bool),
+    target: &Target,
+    exclusive: bool,
     last: impl FnOnce() -> io::Result<()>,
     cleanup: &Cleanup,
 ) -> Result<()> {
+    let (path, name) = (&target.path, &target.name);
     let give_name = || match temporary {
         Some(temporary) if exclusive => rename_exclusive(temporary, path),
         Some(temporary) => std::fs::rename(temporary, path),
-        None if replace => sys::link_over(file, &temporary_name(path), path),
+        None if target.exists() => sys::link_over(file, &temporary_name(path), path),
         None => match sys::link(file, path) {
             // Somebody was faster. Without -n the later one wins, as with cp.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
@@ -116,10 +117,12 @@ pub fn publish(
         },
     };
     cleanup.publish(|| last().and_then(|()| give_name())).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists if exclusive => {
-            Error::failed("creating", path, "it exists by now, and is not to be replaced")
-        }
-        _ => Error::io("naming", path, e),
+        io::ErrorKind::AlreadyExists if exclusive => Error::failed(
+            "creating",
+            name,
+            "it was created by another process during the copy, and must not be replaced",
+        ),
+        _ => Error::io("naming", name, e),
     })
 }
 
@@ -135,8 +138,8 @@ fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Waits until the name is on the medium. `file` is any file on the same filesystem.
-pub fn sync_directory(path: &Path, file: &File) -> Result<()> {
-    let directory = directory_of(path);
+pub fn sync_directory(target: &Target, file: &File) -> Result<()> {
+    let directory = directory_of(&target.path);
     let result = match File::open(directory) {
         Ok(opened) => opened.sync_all(),
         // A directory that may be written but not read.
@@ -146,6 +149,6 @@ pub fn sync_directory(path: &Path, file: &File) -> Result<()> {
     match result {
         // Filesystems without anything to sync say so by this.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(()),
-        other => other.map_err(|e| Error::io("syncing the directory of", path, e)),
+        other => other.map_err(|e| Error::io("syncing the directory of", &target.name, e)),
     }
 }

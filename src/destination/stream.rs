@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Destination, Finished, Inspect};
+use super::{Destination, DestinationInfo, Finished, Opened, Verify};
 use crate::block::Block;
 use crate::direct::{DirectPolicy, Traffic, WriteReport};
 use crate::error::{Error, Result, quoted};
@@ -55,6 +55,22 @@ impl<'a> StreamDestination<'a> {
         }
         let dontcache = AtomicBool::new(stored && job.direct == DirectPolicy::Auto);
         Ok(Self { job, name: name.into(), file, stored, dontcache, bytes: AtomicU64::new(0) })
+    }
+
+    /// Hands it to the copy.
+    pub fn opened(self) -> Result<Opened<'a>> {
+        let clone = || self.file.try_clone().map_err(|e| Error::io("opening", &self.name, e));
+        let info = DestinationInfo {
+            name: self.name.clone(),
+            path: self.name.clone(),
+            alignment: 1,
+            block_boundary: 1,
+            file: if self.stored { Some(clone()?) } else { None },
+            in_order: true,
+            resumed: 0,
+            description: if self.stored { "a file, at its current position" } else { "a stream" }.to_string(),
+        };
+        Ok((info, Box::new(self)))
     }
 
     fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
@@ -113,14 +129,6 @@ impl<'a> StreamDestination<'a> {
 }
 
 impl Destination for StreamDestination<'_> {
-    fn file(&self) -> Option<&File> {
-        self.stored.then_some(&self.file)
-    }
-
-    fn in_order(&self) -> bool {
-        true
-    }
-
     fn put(&self, block: &Block, sequencer: &Sequencer) -> Result<()> {
         // None: another worker failed, and has its own error to tell.
         let Some(result) = sequencer.run_in_turn(block.number, || self.write_block(block, sequencer)) else {
@@ -132,7 +140,7 @@ impl Destination for StreamDestination<'_> {
         })
     }
 
-    fn finish(self: Box<Self>, _from: &SourceInfo, _inspect: Inspect<'_>) -> Result<Finished> {
+    fn finish(self: Box<Self>, _source: &SourceInfo, _verify: Verify<'_>) -> Result<Finished> {
         let mut traffic = Traffic::default();
         let mut why = None;
         if self.stored {
@@ -145,9 +153,5 @@ impl Destination for StreamDestination<'_> {
         }
         let written = WriteReport { traffic, why, cached_pages: None };
         Ok(Finished { written, notes: Vec::new() })
-    }
-
-    fn describe(&self) -> String {
-        if self.stored { "a file at its own position" } else { "a stream" }.to_string()
     }
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use crate::check::watch::{self, Course};
-use crate::check::{digest, list};
+use crate::check::cache_watch::{PageCounts, SAMPLE_INTERVAL};
+use crate::check::{checksum_list, digest};
 use crate::copy::Report;
 use crate::direct::Traffic;
 use crate::error::{Error, Result};
@@ -24,9 +24,12 @@ pub fn last_line(bytes: u64, elapsed: Duration) -> String {
     format!("{bytes} {plural}{sizes} copied, {}, {}/s", time(seconds), decimal(rate as u64))
 }
 
-/// The line that `sha256sum -c` reads, for the destination as the user named it.
-pub fn digest_line(report: &Report, name: &OsStr) -> Option<Vec<u8>> {
-    report.digest.as_ref().map(|(_, digest)| list::line(digest, name))
+/// The line that `sha256sum -c` reads: the digest and the destination's name as the user gave it.
+pub fn digest_line(report: &Report) -> Option<Vec<u8>> {
+    let digest = report.digest.as_ref()?;
+    let name = report.destination.name.as_os_str();
+    let name = if name == "standard output" { OsStr::new("-") } else { name };
+    Some(checksum_list::line(&digest.bytes, name))
 }
 
 /// Everything that the report knows, as one JSON object.
@@ -35,66 +38,71 @@ pub fn json(report: &Report, job: &Job) -> String {
     let digest = report
         .digest
         .as_ref()
-        .map(|(algorithm, digest)| serde_json::json!({ "algorithm": algorithm.name(), "hex": digest::hex(digest) }));
+        .map(|digest| serde_json::json!({ "algorithm": digest.algorithm.name(), "hex": digest::hex(&digest.bytes) }));
     let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
     serde_json::json!({
         "source": source,
-        "destination": report.destination.display().to_string(),
+        "destination": report.destination.path.display().to_string(),
         "bytes": report.bytes,
         "resumed": report.resumed,
         "holes": report.holes,
-        "read": traffic(&report.read),
-        "written": traffic(&report.written.traffic),
+        "read": traffic(&report.source.traffic),
+        "written": traffic(&report.destination.written.traffic),
         "seconds": {
-            "total": seconds(report.elapsed),
-            "copy": seconds(report.copying),
-            "sync": seconds(report.syncing),
-            "verify": seconds(report.verifying),
+            "total": seconds(report.times.total),
+            "copy": seconds(report.times.copying),
+            "sync": seconds(report.times.syncing),
+            "verify": seconds(report.times.verifying),
         },
         "digest": digest,
         "verified": report.verified,
         "synced": job.sync,
-        "cached_pages": report.written.cached_pages,
-        "cache": { "source": report.cache.0.map(course), "destination": report.cache.1.map(course) },
-        "alignment": { "source": report.alignment.0, "destination": report.alignment.1 },
+        "cached_pages": report.destination.written.cached_pages,
+        "cache": { "source": report.source.cache.map(page_counts), "destination": report.destination.cache.map(page_counts) },
+        "alignment": { "source": report.source.alignment, "destination": report.destination.alignment },
         "block_size": job.block_size,
         "queue_depth": job.queue_depth,
-        "chosen": report.chosen,
+        "chosen": report.details,
         "notes": report.notes,
     })
     .to_string()
 }
 
-fn course(course: Course) -> serde_json::Value {
+fn page_counts(course: PageCounts) -> serde_json::Value {
     serde_json::json!({ "before": course.before, "peak": course.peak, "after": course.after })
 }
 
 /// The lines of --check-cache.
 pub fn cache_lines(report: &Report) -> Vec<String> {
-    let line = |what: &str, course: &Option<Course>| {
-        let Course { before, peak, after } = course.as_ref()?;
+    let line = |what: &str, course: &Option<PageCounts>| {
+        let PageCounts { before, peak, after } = course.as_ref()?;
         let count = |pages: &Option<u64>| pages.map_or("unknown".to_string(), |pages| pages.to_string());
         let peak = count(peak);
-        let sampled = format!("{peak} at most (sampled every {} ms)", watch::SAMPLE.as_millis());
+        let sampled = format!("{peak} at most (sampled every {} ms)", SAMPLE_INTERVAL.as_millis());
         Some(format!("pages of the {what} in the cache: {} before, {sampled}, {} after", count(before), count(after)))
     };
-    [line("source", &report.cache.0), line("destination", &report.cache.1)].into_iter().flatten().collect()
+    [line("source", &report.source.cache), line("destination", &report.destination.cache)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-/// Fails if the copy left pages in the cache, or if that is not known.
+/// Fails if the copy left pages in the cache, or if the kernel does not report them.
 pub fn require_clean(report: &Report, job: &Job) -> Result<()> {
-    let source = job.source.name();
-    for (path, course) in [(&source, &report.cache.0), (&report.destination, &report.cache.1)] {
-        // A file that was replaced had no pages: whatever is there, the copy left.
-        let whole = *path == report.destination && !job.in_place && report.written.cached_pages.is_some();
-        match course.as_ref().map(|course| if whole { course.after } else { course.added() }) {
+    let (source, destination) = (&report.source, &report.destination);
+    let source_added = source.cache.map(|counts| counts.added());
+    // A file that was replaced had no pages: the copy left all that are there now.
+    let new_file = !job.in_place && destination.written.cached_pages.is_some();
+    let destination_added = destination.cache.map(|counts| if new_file { counts.after } else { counts.added() });
+    for (name, added) in [(&job.source.name(), source_added), (&destination.name, destination_added)] {
+        match added {
             None | Some(Some(0)) => {}
             Some(Some(pages)) => {
-                return Err(Error::cache(path, format!("the copy is done, and left {pages} pages there")));
+                return Err(Error::cache(name, format!("the copy is done, but left {pages} pages there")));
             }
             Some(None) => {
-                let why = "the copy is done, and the kernel does not tell what it left there";
-                return Err(Error::cache(path, why).hint("ask as the file's owner, on Linux 6.5 or later"));
+                let why = "the copy is done, but the kernel does not report what it left there";
+                return Err(Error::cache(name, why).hint("run it as the file's owner, on Linux 6.5 or later"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `--idle`: only what nobody else wants of the disks.
 //!
-//! Every transfer to or from a disk passes here ([`Idle::enter`]). Two modes:
+//! Every transfer to or from a disk passes here ([`IdleGate::enter`]). Two modes:
 //!
 //! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the
 //!   transfers under way are let run out, and in the moment of quiet that follows it looks whether the
@@ -20,7 +20,7 @@ mod disks;
 use std::cell::Cell;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use disks::DiskStats;
@@ -58,7 +58,8 @@ thread_local! {
 
 /// The gate that transfers pass.
 pub struct IdleGate {
-    disks: DiskStats,
+    /// None until [`IdleGate::watch`]: the gate is open.
+    disks: OnceLock<DiskStats>,
     state: Mutex<State>,
     changed: Condvar,
     /// The I/O class and priority that the caller had before; None: it cannot be changed.
@@ -83,33 +84,41 @@ struct State {
 }
 
 impl IdleGate {
-    /// Watches the disks under these files, and puts the calling thread and those that it starts into the
-    /// idle I/O class.
-    pub fn new(files: &[&File]) -> Self {
-        let disks = DiskStats::of(files);
+    /// Puts the calling thread, and the threads it starts, into the idle I/O class. The gate stays open until
+    /// [`IdleGate::watch`].
+    pub fn new() -> Self {
         let now = Instant::now();
         let state = State {
-            alone: disks.tell(),
+            alone: true,
             inside: 0,
-            looked: now.checked_sub(EVERY).unwrap_or(now),
+            looked: now,
             seen: 0,
             patience: PATIENCE,
             recent: 0,
             since: now.checked_sub(2 * LONGEST_PATIENCE).unwrap_or(now),
-            messages: vec![format!("--idle: {}", disks.describe())],
+            messages: Vec::new(),
         };
-        let class = sys::io_priority().ok();
-        // What refuses it (a container's filter) does without.
-        let class = class.filter(|_| sys::set_io_priority(sys::IO_CLASS_IDLE).is_ok());
+        // A container's filter may refuse this; the pauses then have to do without.
+        let class = sys::io_priority().ok().filter(|_| sys::set_io_priority(sys::IO_CLASS_IDLE).is_ok());
         CLASS.set(if class.is_some() { sys::IO_CLASS_IDLE } else { 0 });
-        Self { disks, state: Mutex::new(state), changed: Condvar::new(), class }
+        Self { disks: OnceLock::new(), state: Mutex::new(state), changed: Condvar::new(), class }
+    }
+
+    /// Watches the disks under these files or devices from now on. Only the first call counts.
+    pub fn watch(&self, files: &[&File]) {
+        let mut state = self.lock();
+        let disks = self.disks.get_or_init(|| DiskStats::of(files));
+        let now = Instant::now();
+        state.alone = disks.tell();
+        state.looked = now.checked_sub(EVERY).unwrap_or(now);
+        state.messages.push(format!("--idle: {}", disks.describe()));
     }
 
     /// Waits until a transfer may begin. It ends when the [`Permit`] is dropped. `usual`: see [`TransferTime`].
     pub fn enter<'a>(&'a self, usual: &'a TransferTime) -> Permit<'a> {
         let mut state = self.lock();
         loop {
-            let due = state.alone && state.looked.elapsed() >= EVERY;
+            let due = state.alone && self.disks.get().is_some() && state.looked.elapsed() >= EVERY;
             if due && state.inside == 0 {
                 self.look(&mut state);
                 continue;
@@ -141,9 +150,10 @@ impl IdleGate {
 
     /// Is somebody else there? None of our own transfers is under way.
     fn look(&self, state: &mut State) {
-        let mut seen = self.disks.during(LOOK);
+        let Some(disks) = self.disks.get() else { return };
+        let mut seen = disks.during(LOOK);
         if seen == 1 {
-            seen += self.disks.during(LONGER); // it may be the filesystem's own
+            seen += disks.during(LONGER); // it may be the filesystem's own
         }
         // Who comes rarely is seen now and then: the looks of about a second count together.
         state.recent = state.recent * 9 / 10 + seen * SCALE;
@@ -153,7 +163,7 @@ impl IdleGate {
             state.recent = 0;
             let soon = state.since.elapsed() < 2 * LONGEST_PATIENCE;
             state.patience = if soon { (state.patience * 2).min(LONGEST_PATIENCE) } else { PATIENCE };
-            self.turn(state, false, &format!("others use {}: yielding", self.disks.describe_briefly()));
+            self.turn(state, false, &format!("others use {}: yielding", disks.describe_briefly()));
         }
     }
 
@@ -163,7 +173,7 @@ impl IdleGate {
         if state.looked.elapsed() < state.patience {
             return;
         }
-        if state.seen <= OWN && self.disks.tell() {
+        if state.seen <= OWN && self.disks.get().is_some_and(DiskStats::tell) {
             let quiet = state.patience.as_secs_f64();
             self.turn(state, true, &format!("nobody else for {quiet} s: alone"));
         }
@@ -176,7 +186,7 @@ impl IdleGate {
     }
 
     /// What it saw since it was last asked.
-    pub fn messages(&self) -> Vec<String> {
+    pub fn take_messages(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().messages)
     }
 
@@ -231,7 +241,8 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let idle = self.idle;
         // Nobody else is inside, and nobody comes in.
-        let seen = self.yielding.then(|| idle.disks.during(self.usual.pause(self.began.elapsed())));
+        let pause = || self.usual.pause(self.began.elapsed());
+        let seen = idle.disks.get().filter(|_| self.yielding).map(|disks| disks.during(pause()));
         let mut state = idle.lock();
         if let Some(seen) = seen {
             idle.count(&mut state, seen);

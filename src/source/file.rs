@@ -1,4 +1,4 @@
-//! A file or block device as a source: ranges are claimed in order and read in parallel.
+//! A regular file or block device as a source: workers claim ranges in order and read them in parallel.
 
 use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
@@ -6,256 +6,261 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Course, Source};
+use super::{Extents, OpenSource, ReadPlan, ReadReport, Source, suggested_name};
 use crate::block::{Block, Layout};
 use crate::direct::{CachedReader, DirectPolicy, DirectReader, Traffic};
-use crate::error::{Error, Result, size};
+use crate::error::{Error, Result, quoted, size};
 use crate::job::{Job, Sparse};
 use crate::pace::{Direction, Pace};
 use crate::sequencer::Sequencer;
-use crate::source_info::Identity;
+use crate::source_info::{Identity, SourceInfo};
 use crate::sys;
 
-/// The most that one block of a hole stands for.
-const LONGEST_HOLE: u64 = 1 << 30;
+/// The longest hole that one block stands for, in bytes: progress shows where a hole has to be written out.
+const MAX_HOLE: u64 = 1 << 30;
 
-pub struct FileSource {
+struct FileSource {
     name: PathBuf,
     reader: DirectReader,
-    /// Whoever insists on direct reads gets no others.
-    resident: CachedReader,
+    /// Serves blocks that are in the page cache already.
+    cached_reader: CachedReader,
     file: File,
-    /// Standard input, whose position must end up behind what was copied.
-    position: Option<File>,
+    /// Standard input, whose position must end up after what was copied.
+    stdin: Option<File>,
+    range: FileRange,
+    /// Attributes when the file was opened.
+    metadata: Metadata,
+    extents: Extents,
+    layout: Layout,
+    cursor: Mutex<Cursor>,
+    pace: Arc<Pace>,
+}
+
+/// The part of the file that is copied, in bytes.
+#[derive(Clone, Copy)]
+struct FileRange {
     /// Offset of the first byte to copy.
     start: u64,
     /// Bytes to copy.
     len: u64,
     /// Length of the whole file when it was opened.
-    whole: u64,
-    /// And its timestamps.
-    opened: Metadata,
-    /// Holes are looked for.
-    sparse: bool,
-    claimed: Mutex<Claimed>,
-    pace: Option<Arc<Pace>>,
+    file_len: u64,
 }
 
+/// What no worker has claimed yet.
 #[derive(Default)]
-struct Claimed {
+struct Cursor {
     number: u64,
     offset: u64,
-    /// Up to here it is known to be data.
-    data_until: u64,
+    /// The end of the data that contain `offset`, if they were looked up already.
+    data_end: u64,
+}
+
+/// A range that a worker has claimed.
+struct Claim {
+    number: u64,
+    offset: u64,
+    len: u64,
+    hole: bool,
+}
+
+/// Takes a file that is open. `stdin`: the file is standard input, and the copy starts at its position.
+pub fn open<'a>(
+    job: &Job,
+    name: &Path,
+    reader: DirectReader,
+    (file, metadata): (File, Metadata),
+    stdin: Option<File>,
+    pace: &Arc<Pace>,
+) -> Result<OpenSource<'a>> {
+    let fail = |e| Error::io("opening", name, e);
+    let device = metadata.file_type().is_block_device();
+    let range = FileRange::of(job, name, &file, stdin.as_ref())?;
+    let detect_holes = job.sparse != Sparse::Never && !device;
+    if detect_holes {
+        write_back_if_without_extents(&file).map_err(fail)?;
+    }
+    let mut reader = reader;
+    pace.idle.iter().for_each(|idle| reader.yield_at(idle));
+    let extents = Extents::new(file.try_clone().map_err(fail)?, range.start, range.len, detect_holes);
+    // The pages of a device belong to its openers, not to a filesystem that is mounted on it.
+    let use_cache = job.direct == DirectPolicy::Auto && reader.is_direct() && !device;
+    let alignment = if reader.is_direct() { reader.alignment().offset } else { 1 };
+    let mode = if reader.is_direct() { "direct" } else { "not direct" };
+    let source = FileSource {
+        name: name.into(),
+        reader,
+        cached_reader: CachedReader::new(file.try_clone().map_err(fail)?, use_cache),
+        file: file.try_clone().map_err(fail)?,
+        stdin,
+        range,
+        metadata: metadata.clone(),
+        extents: extents.clone(),
+        layout: Layout::default(),
+        cursor: Mutex::default(),
+        pace: pace.clone(),
+    };
+    let info = SourceInfo {
+        name: name.into(),
+        suggested_name: suggested_name(job),
+        identity: identity(&metadata, &range),
+        length: Some(range.len),
+        file: Some((file, metadata)),
+    };
+    Ok(OpenSource {
+        info,
+        alignment,
+        min_workers: 1,
+        extents: Some(extents),
+        description: format!("{} bytes, read {mode}, alignment {alignment}", range.len),
+        source: Box::new(source),
+    })
+}
+
+impl FileRange {
+    /// What --skip, --count and --size select of the file.
+    fn of(job: &Job, name: &Path, file: &File, stdin: Option<&File>) -> Result<Self> {
+        let fail = |e| Error::io("opening", name, e);
+        let file_len = sys::length(file).map_err(fail)?;
+        let first = match stdin {
+            Some(mut stdin) => stdin.stream_position().map_err(fail)?,
+            None => 0,
+        };
+        let available = file_len.saturating_sub(first);
+        if let Some(required) = job.size.filter(|required| *required != available) {
+            return Err(Error::content(name, format!("it has {available} bytes, and --size requires {required}")));
+        }
+        if job.skip > available {
+            let why = format!("--skip {} is past the end of {}, which has {available} bytes", job.skip, quoted(name));
+            return Err(Error::usage(why));
+        }
+        let len = (available - job.skip).min(job.count.unwrap_or(u64::MAX));
+        Ok(Self { start: first + job.skip, len, file_len })
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+}
+
+/// Without extents, SEEK_DATA on ext4 misses data that are not written back yet (Linux 6.18).
+fn write_back_if_without_extents(file: &File) -> std::io::Result<()> {
+    let has_extents = || sys::inode_flags(file).unwrap_or(0) & sys::EXTENTS_OR_INLINE != 0;
+    if sys::filesystem(file)? == sys::EXT && !has_extents() {
+        return sys::write_back(file, 0, 0).or_else(|_| file.sync_all());
+    }
+    Ok(())
+}
+
+/// Which file, how long, and when it changed. Nothing identifies the content of a device.
+fn identity(metadata: &Metadata, range: &FileRange) -> Option<Identity> {
+    metadata.is_file().then(|| {
+        vec![
+            ("file", format!("{}:{}", metadata.dev(), metadata.ino())),
+            ("length", range.file_len.to_string()),
+            ("modification time", format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec())),
+            // The inode's: it reveals changes after which the modification time was set back.
+            ("change time", format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())),
+            ("offset", range.start.to_string()),
+            ("number of bytes", range.len.to_string()),
+        ]
+    })
 }
 
 impl FileSource {
-    pub fn new(job: &Job, name: &Path, reader: DirectReader, file: &File, position: Option<File>) -> Result<Self> {
-        let fail = |e| Error::io("opening", name, e);
-        let file = file.try_clone().map_err(fail)?;
-        let opened = file.metadata().map_err(fail)?;
-        let device = opened.file_type().is_block_device();
-        let whole = sys::length(&file).map_err(fail)?;
-        let begin = match &position {
-            Some(stdin) => (&*stdin).stream_position().map_err(fail)?,
-            None => 0,
-        };
-        let there = whole.saturating_sub(begin);
-        if let Some(wanted) = job.size.filter(|wanted| *wanted != there) {
-            return Err(Error::content(name, format!("it has {there} bytes, and --size says {wanted}")));
-        }
-        if job.skip > there {
-            return Err(Error::usage(format!(
-                "--skip {} is behind the end of {}",
-                job.skip,
-                crate::error::quoted(name)
-            ))
-            .hint(format!("it has {there} bytes")));
-        }
-        let len = (there - job.skip).min(job.count.unwrap_or(u64::MAX));
-        let sparse = job.sparse != Sparse::Never && !device;
-        let flags = || sys::inode_flags(&file).unwrap_or(0) & sys::EXTENTS_OR_INLINE;
-        if sparse && sys::filesystem(&file).map_err(fail)? == sys::EXT && flags() == 0 {
-            // Without extents, ext4 finds no data there that were not written back yet (Linux 6.18).
-            sys::write_back(&file, 0, 0).or_else(|_| file.sync_all()).map_err(fail)?;
-        }
-        let start = begin + job.skip;
-        let claimed = Mutex::default();
-        // A device's pages are those of whoever opened it, not of a filesystem that is mounted on it.
-        let on = job.direct == DirectPolicy::Auto && reader.is_direct() && !device;
-        let resident = CachedReader::new(file.try_clone().map_err(fail)?, on);
-        Ok(Self {
-            name: name.into(),
-            reader,
-            resident,
-            file,
-            position,
-            start,
-            len,
-            whole,
-            opened,
-            sparse,
-            claimed,
-            pace: None,
-        })
-    }
-
-    /// By what it is known again: which file, how long, when it was changed. A device has no such marks.
-    pub fn identity(&self) -> Option<Identity> {
-        let found = &self.opened;
-        found.is_file().then(|| {
-            vec![
-                ("file", format!("{}:{}", found.dev(), found.ino())),
-                ("length", self.whole.to_string()),
-                ("modification time", format!("{}.{:09}", found.mtime(), found.mtime_nsec())),
-                // Of the inode: it tells of changes that set the other one back.
-                ("change time", format!("{}.{:09}", found.ctime(), found.ctime_nsec())),
-                ("offset", self.start.to_string()),
-                ("number of bytes", self.len.to_string()),
-            ]
-        })
-    }
-
-    /// Finds what is at `from`: the hole that ends there, or the data that begins there.
-    /// (end, is a hole), in the copy's offsets.
-    fn extent(&self, layout: &Layout, from: u64) -> Result<(u64, bool)> {
-        let seek = |at: u64, whence| match sys::seek_extent(&self.file, self.start + at, whence) {
-            Ok(Some(found)) => Ok((found - self.start).min(self.len)),
-            Ok(None) => Ok(self.len),
-            Err(e) => Err(e),
-        };
-        // A filesystem that knows no holes has none.
-        let Ok(data) = seek(from, libc::SEEK_DATA) else { return Ok((self.len, false)) };
-        let hole_end = if data == self.len { data } else { layout.down(data) };
-        if hole_end > from {
-            return Ok((hole_end, true));
-        }
-        let hole = seek(data, libc::SEEK_HOLE).unwrap_or(self.len);
-        Ok((layout.up(hole).min(self.len).max(from + 1), false))
-    }
-
-    /// Claims the next range: (number, offset, bytes, is a hole).
-    fn claim(&self, layout: &Layout) -> Result<Option<(u64, u64, u64, bool)>> {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        let offset = claimed.offset;
-        if offset >= self.len {
-            return Ok(None);
+    /// Claims the next range; None at the end.
+    fn claim(&self) -> Option<Claim> {
+        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = cursor.offset;
+        if offset >= self.range.len {
+            return None;
         }
         let mut hole = false;
-        // A hole ends here at the latest, so that progress shows where it has to be written.
-        let limit = layout.down(offset.saturating_add(LONGEST_HOLE)).max(offset + 1);
-        if offset >= claimed.data_until {
-            let (end, is_hole) = if self.sparse { self.extent(layout, offset)? } else { (self.len, false) };
-            (claimed.data_until, hole) = (end, is_hole);
+        if offset >= cursor.data_end {
+            let extent = self.extents.at(&self.layout, offset);
+            (cursor.data_end, hole) = (extent.end, extent.hole);
         }
-        let mut len = claimed.data_until - offset;
-        if hole {
-            len = len.min(limit - offset);
-            claimed.data_until = offset + len;
+        let extent_len = cursor.data_end - offset;
+        let len = if hole {
+            let limit = self.layout.round_down(offset.saturating_add(MAX_HOLE)).max(offset + 1);
+            extent_len.min(limit - offset)
         } else {
-            len = len.min(layout.place(offset).1 as u64);
+            extent_len.min(self.layout.placement(offset).max_len as u64)
+        };
+        if hole {
+            cursor.data_end = offset + len;
         }
-        claimed.offset = offset + len;
-        claimed.number += 1;
-        Ok(Some((claimed.number - 1, offset, len, hole)))
+        cursor.offset = offset + len;
+        cursor.number += 1;
+        Some(Claim { number: cursor.number - 1, offset, len, hole })
     }
 
-    fn shrank(&self, now: u64) -> Error {
-        let why = format!("it shrank from {} to {} bytes while it was copied", self.whole, now);
+    fn shrank(&self, current_len: u64) -> Error {
+        let why = format!("it shrank from {} to {current_len} bytes during the copy", self.range.file_len);
         Error::failed("reading", &self.name, why)
+    }
+
+    /// What the user should know if the file changed during the copy. An error if it shrank.
+    fn note_changes(&self) -> Result<Option<String>> {
+        let fail = |e| Error::io("reading", &self.name, e);
+        let current_len = sys::length(&self.file).map_err(fail)?;
+        if self.range.len > 0 && current_len < self.range.end() {
+            return Err(self.shrank(current_len));
+        }
+        if current_len > self.range.file_len {
+            let grown = size(current_len - self.range.file_len);
+            let consequence = "the copy has its length at the start";
+            return Ok(Some(format!("{} grew by {grown} during the copy; {consequence}", quoted(&self.name))));
+        }
+        let modified = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
+        let changed = modified(&self.file.metadata().map_err(fail)?) != modified(&self.metadata);
+        Ok(changed
+            .then(|| format!("{} changed during the copy; the copy may mix old and new data", quoted(&self.name))))
     }
 }
 
 impl Source for FileSource {
-    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+    fn begin(&mut self, plan: ReadPlan) {
+        let cursor = self.cursor.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (cursor.offset, cursor.number) = (plan.start, plan.first_block);
+        self.layout = plan.layout;
+        if plan.fill_holes {
+            self.extents.ignore_holes();
+        }
+    }
+
+    fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
         if sequencer.is_cancelled() {
             return Ok(false);
         }
-        let Some((number, offset, len, hole)) = self.claim(layout)? else { return Ok(false) };
+        let Some(Claim { number, offset, len, hole }) = self.claim() else { return Ok(false) };
         (block.number, block.offset, block.len, block.hole) = (number, offset, len, hole);
-        block.lead = layout.place(offset).0;
+        block.lead = self.layout.placement(offset).lead;
         if hole {
             return Ok(true);
         }
-        if let Some(pace) = &self.pace {
-            pace.rate.wait(Direction::Read, len as usize);
-        }
-        let at = self.start + offset;
-        if self.resident.read(&mut block.buffer[block.lead..block.lead + len as usize], at) {
+        self.pace.rate.wait(Direction::Read, len as usize);
+        let file_offset = self.range.start + offset;
+        if self.cached_reader.read(&mut block.buffer[block.lead..block.lead + len as usize], file_offset) {
             return Ok(true);
         }
-        let fail = |e| Error::io("reading", &self.name, e).at(at);
-        let read = self.reader.read_block(&mut block.buffer, block.lead, at, len as usize).map_err(fail)?;
+        let fail = |e| Error::io("reading", &self.name, e).at(file_offset);
+        let read = self.reader.read_block(&mut block.buffer, block.lead, file_offset, len as usize).map_err(fail)?;
         if (read as u64) < len {
-            return Err(self.shrank(at + read as u64));
+            return Err(self.shrank(file_offset + read as u64));
         }
         Ok(true)
     }
 
-    fn begin(&mut self, _layout: &Layout, course: Course) {
-        let claimed = self.claimed.get_mut().unwrap_or_else(PoisonError::into_inner);
-        (claimed.offset, claimed.number) = (course.from, course.number);
-        self.sparse &= !course.whole;
-    }
-
-    fn pace(&mut self, pace: &Arc<Pace>) {
-        pace.idle.iter().for_each(|idle| self.reader.yield_at(idle));
-        self.pace = Some(pace.clone());
-    }
-
-    fn length(&self) -> Option<u64> {
-        Some(self.len)
-    }
-
-    fn alignment(&self) -> u64 {
-        if self.reader.is_direct() { self.reader.alignment().offset } else { 1 }
-    }
-
-    fn room(&self, layout: &Layout) -> usize {
-        let longest = (layout.block_size as u64).min(self.len) as usize;
-        self.reader.room(layout.lead, longest)
-    }
-
-    fn data_ranges(&self, layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
-        let mut offset = 0;
-        while offset < self.len {
-            let (end, hole) = if self.sparse { self.extent(layout, offset)? } else { (self.len, false) };
-            if !hole {
-                each(offset, end - offset)?;
-            }
-            offset = end;
-        }
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<Option<String>> {
+    fn finish(&self) -> Result<ReadReport> {
         let fail = |e| Error::io("reading", &self.name, e);
         self.reader.finish().map_err(fail)?;
-        if let Some(stdin) = &self.position {
-            (&*stdin).seek(SeekFrom::Start(self.start + self.len)).map_err(fail)?;
+        if let Some(mut stdin) = self.stdin.as_ref() {
+            stdin.seek(SeekFrom::Start(self.range.end())).map_err(fail)?;
         }
-        let now = sys::length(&self.file).map_err(fail)?;
-        if self.len > 0 && now < self.start + self.len {
-            return Err(self.shrank(now));
-        }
-        if now <= self.whole {
-            let time = |m: &Metadata| (m.mtime(), m.mtime_nsec());
-            let changed = time(&self.file.metadata().map_err(fail)?) != time(&self.opened);
-            let what = "changed while it was copied; the copy may mix old and new";
-            return Ok(changed.then(|| format!("{} {what}", crate::error::quoted(&self.name))));
-        }
-        let grown = size(now - self.whole);
-        let what = "while it was copied; the copy has its length at the start";
-        Ok(Some(format!("{} grew by {grown} {what}", crate::error::quoted(&self.name))))
-    }
-
-    fn traffic(&self) -> (Traffic, Option<String>) {
-        let (traffic, why) = self.reader.traffic();
-        (Traffic { resident: self.resident.bytes(), ..traffic }, why)
-    }
-
-    fn describe(&self) -> String {
-        let way = if self.reader.is_direct() { "direct" } else { "not direct" };
-        format!("{} bytes, read {way}, alignment {}", self.len, self.alignment())
+        let note = self.note_changes()?;
+        let (traffic, why_not_direct) = self.reader.traffic();
+        let traffic = Traffic { resident: self.cached_reader.bytes(), ..traffic };
+        Ok(ReadReport { traffic, why_not_direct, note })
     }
 }

@@ -1,5 +1,5 @@
-//! A pipe, terminal, character device or made-up file as a source: read in order, a full block at
-//! a time, however short the reads are.
+//! A pipe, terminal, character device or generated file as a source: read in order, one full block at a time, however
+//! short the reads are.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Source;
+use super::{ReadPlan, ReadReport, Source};
 use crate::block::{Block, Layout};
 use crate::direct::{DirectPolicy, Traffic};
 use crate::error::{Error, Result};
@@ -19,45 +19,61 @@ use crate::pace::{Direction, Pace};
 use crate::sequencer::Sequencer;
 use crate::sys;
 
-/// How long a worker waits for bytes before it looks whether another one failed.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Asked of a pipe: what an unprivileged user may have (/proc/sys/fs/pipe-max-size).
-const PIPE: i32 = 1 << 20;
+/// How long a worker waits for bytes before it checks whether the copy was cancelled.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Requested pipe capacity in bytes: the most an unprivileged user may have (/proc/sys/fs/pipe-max-size).
+const PIPE_SIZE: i32 = 1 << 20;
 
 pub struct StreamSource {
     name: PathBuf,
     file: File,
-    /// Bytes to pass over first.
+    /// Bytes to skip first.
     skip: u64,
     /// The most bytes to copy.
     count: Option<u64>,
-    /// The bytes that the source must have, the skipped ones included.
-    size: Option<u64>,
-    /// A file that somebody else opened and that cannot be opened again: read at his position.
+    /// Bytes the source must have, including the skipped ones.
+    required_size: Option<u64>,
+    /// A file that another process opened and that cannot be reopened: read from its current position.
     stored: bool,
-    /// Reads with RWF_DONTCACHE, until that is refused.
+    /// Read with RWF_DONTCACHE; cleared when the filesystem refuses that.
     dontcache: AtomicBool,
+    layout: Layout,
     state: Mutex<State>,
-    pace: Option<Arc<Pace>>,
+    pace: Arc<Pace>,
 }
 
 #[derive(Default)]
 struct State {
-    number: u64,
+    next_number: u64,
     offset: u64,
     skipped: bool,
     ended: bool,
 }
 
 impl StreamSource {
-    pub fn new(job: &Job, name: &Path, file: File, stored: bool) -> Self {
-        if file.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
-            // Fewer, larger reads. Refused when the user's pipes have their limit: then it stays.
-            let _ = sys::widen_pipe(file.as_fd(), PIPE);
+    pub fn new(job: &Job, name: &Path, file: File, stored: bool, pace: Arc<Pace>) -> Self {
+        if file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            // Fewer, larger reads. Refused if the user's pipes are at their limit; the capacity then stays as it is.
+            let _ = sys::widen_pipe(file.as_fd(), PIPE_SIZE);
         }
-        let (skip, count, size) = (job.skip, job.count, job.size);
-        let dontcache = AtomicBool::new(stored && job.direct == DirectPolicy::Auto);
-        Self { name: name.into(), file, skip, count, size, stored, dontcache, state: Mutex::default(), pace: None }
+        Self {
+            name: name.into(),
+            file,
+            skip: job.skip,
+            count: job.count,
+            required_size: job.size,
+            stored,
+            dontcache: AtomicBool::new(stored && job.direct == DirectPolicy::Auto),
+            layout: Layout::default(),
+            state: Mutex::default(),
+            pace,
+        }
+    }
+
+    /// Bytes the copy will have, if --size says so.
+    pub fn expected_length(&self) -> Option<u64> {
+        let count = self.count.unwrap_or(u64::MAX);
+        self.required_size.map(|size| size.saturating_sub(self.skip).min(count))
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -72,11 +88,11 @@ impl StreamSource {
         (&self.file).read(buffer)
     }
 
-    /// Reads until `buffer` is full. Fewer: the stream ended, or the copy is over.
+    /// Reads until `buffer` is full; fewer bytes if the stream ends or the copy is cancelled.
     fn fill(&self, buffer: &mut [u8], sequencer: &Sequencer) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && !sequencer.is_cancelled() {
-            if !sys::wait_ready(self.file.as_fd(), false, PATIENCE)? {
+            if !sys::wait_ready(self.file.as_fd(), false, POLL_INTERVAL)? {
                 continue;
             }
             match self.read(&mut buffer[filled..]) {
@@ -89,100 +105,88 @@ impl StreamSource {
         Ok(filled)
     }
 
-    fn pass_over(&self, scratch: &mut [u8], sequencer: &Sequencer) -> Result<()> {
-        let mut left = self.skip;
-        while left > 0 && !sequencer.is_cancelled() {
-            let part = scratch.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    /// Reads and discards the bytes that --skip asks for.
+    fn discard_skipped(&self, scratch: &mut [u8], sequencer: &Sequencer) -> Result<()> {
+        let mut remaining = self.skip;
+        while remaining > 0 && !sequencer.is_cancelled() {
+            let part = scratch.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
             let read = self.fill(&mut scratch[..part], sequencer).map_err(|e| Error::io("reading", &self.name, e))?;
             if read == 0 {
-                let why = format!("it ended {left} bytes before --skip {} was reached", self.skip);
+                let why = format!("it ended {remaining} bytes before the offset of --skip {}", self.skip);
                 return Err(Error::failed("reading", &self.name, why));
             }
-            left -= read as u64;
+            remaining -= read as u64;
         }
         Ok(())
     }
 
-    /// What --size says the copy will have.
-    fn expected(&self) -> Option<u64> {
-        let count = self.count.unwrap_or(u64::MAX);
-        self.size.map(|size| size.saturating_sub(self.skip).min(count))
+    /// Fails if the stream has more or fewer bytes than --size requires.
+    fn check_size(&self, state: &mut State) -> Result<()> {
+        let Some(expected) = self.expected_length() else { return Ok(()) };
+        let too_long = state.offset > expected;
+        let too_short = state.ended && state.offset < expected;
+        if !too_long && !too_short {
+            return Ok(());
+        }
+        state.ended = true;
+        let at_least = if too_long { "at least " } else { "" };
+        let (length, required) = (self.skip + state.offset, self.required_size.unwrap_or(0));
+        Err(Error::content(&self.name, format!("it has {at_least}{length} bytes, and --size requires {required}")))
     }
 }
 
 impl Source for StreamSource {
-    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+    fn begin(&mut self, plan: ReadPlan) {
+        self.layout = plan.layout;
+    }
+
+    fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.ended || sequencer.is_cancelled() {
             return Ok(false);
         }
         if !state.skipped {
-            self.pass_over(&mut block.buffer, sequencer)?;
+            self.discard_skipped(&mut block.buffer, sequencer)?;
             state.skipped = true;
         }
         let fail = |e| Error::io("reading", &self.name, e);
-        let (lead, room) = layout.place(state.offset);
-        let left = self.count.map_or(u64::MAX, |count| count - state.offset);
-        let room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
-        if let Some(pace) = &self.pace {
-            // What comes late is not made up for: its time begins when it is there.
-            while !sequencer.is_cancelled() && !sys::wait_ready(self.file.as_fd(), false, PATIENCE).map_err(fail)? {}
-            pace.rate.wait(Direction::Read, room);
+        let placement = self.layout.placement(state.offset);
+        let remaining = self.count.map_or(u64::MAX, |count| count - state.offset);
+        let wanted = placement.max_len.min(usize::try_from(remaining).unwrap_or(usize::MAX));
+        if self.pace.rate.limits() {
+            // A stream that stalls does not catch up: the rate counts from when its bytes arrive.
+            while !sequencer.is_cancelled()
+                && !sys::wait_ready(self.file.as_fd(), false, POLL_INTERVAL).map_err(fail)?
+            {}
+            self.pace.rate.wait(Direction::Read, wanted);
         }
-        let read = self
-            .fill(&mut block.buffer[lead..lead + room], sequencer)
-            .map_err(|e| fail(e).at(self.skip + state.offset))?;
-        if let Some(pace) = &self.pace {
-            pace.rate.ended(Direction::Read, read);
-        }
+        let buffer = &mut block.buffer[placement.lead..placement.lead + wanted];
+        let read = self.fill(buffer, sequencer).map_err(|e| fail(e).at(self.skip + state.offset))?;
+        self.pace.rate.ended(Direction::Read, read);
         if sequencer.is_cancelled() {
             return Ok(false);
         }
-        (block.number, block.offset, block.len) = (state.number, state.offset, read as u64);
-        (block.lead, block.hole) = (lead, false);
-        state.number += 1;
+        (block.number, block.offset, block.len) = (state.next_number, state.offset, read as u64);
+        (block.lead, block.hole) = (placement.lead, false);
+        state.next_number += 1;
         state.offset += read as u64;
-        state.ended = read < room || left == read as u64;
-        if let Some(expected) = self.expected()
-            && (state.offset > expected || state.ended && state.offset < expected)
-        {
-            state.ended = true;
-            let (has, more) = (self.skip + state.offset, if state.offset > expected { "at least " } else { "" });
-            let why = format!("it has {more}{has} bytes, and --size says {}", self.size.unwrap_or(0));
-            return Err(Error::content(&self.name, why));
-        }
+        state.ended = read < wanted || remaining == read as u64;
+        self.check_size(&mut state)?;
         Ok(read > 0)
     }
 
-    fn pace(&mut self, pace: &Arc<Pace>) {
-        self.pace = Some(pace.clone());
-    }
-
-    fn length(&self) -> Option<u64> {
-        self.expected()
-    }
-
-    fn data_ranges(&self, _layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
-        self.expected().map_or(Ok(()), |expected| each(0, expected))
-    }
-
-    fn traffic(&self) -> (Traffic, Option<String>) {
-        let mut traffic = Traffic::default();
+    fn finish(&self) -> Result<ReadReport> {
         if !self.stored {
-            return (traffic, None);
+            return Ok(ReadReport::default());
         }
         let bytes = self.state.lock().unwrap_or_else(PoisonError::into_inner).offset;
-        match self.dontcache.load(Ordering::Relaxed) {
-            true => traffic.uncached = bytes,
-            false => traffic.cached = bytes,
+        let mut traffic = Traffic::default();
+        if self.dontcache.load(Ordering::Relaxed) {
+            traffic.uncached = bytes;
+        } else {
+            traffic.cached = bytes;
         }
-        (traffic, Some("it was opened by somebody else, and may not be opened again".to_string()))
-    }
-
-    fn describe(&self) -> String {
-        match self.expected() {
-            Some(expected) => format!("a stream of {expected} bytes"),
-            None => "a stream of unknown length".to_string(),
-        }
+        let why_not_direct = Some("another process opened it, and it cannot be reopened".to_string());
+        Ok(ReadReport { traffic, why_not_direct, note: None })
     }
 }

@@ -32,8 +32,8 @@ use self::answer::{Answer, Wanted};
 use self::client::Client;
 use self::lanes::{Lane, Lanes};
 use self::retry::{Cure, PROGRESS, Trouble};
-use super::{Course, Source};
-use crate::block::{Block, Layout};
+use super::{OpenSource, ReadPlan, ReadReport, Source};
+use crate::block::{Block, Layout, Placement};
 use crate::error::{Error, Result, quoted};
 use crate::event::{Event, Observer};
 use crate::job::{Endpoint, Job};
@@ -67,16 +67,18 @@ pub struct UrlSource<'a> {
     /// The first block of this copy: its offset and number.
     first: (u64, u64),
     lanes: Lanes,
-    pace: Option<Arc<Pace>>,
+    layout: Layout,
+    pace: Arc<Pace>,
 }
 
 /// Asks for the URL, and takes what the answer's header says.
 pub fn open<'a>(
     job: &'a Job,
     url: &str,
+    pace: &Arc<Pace>,
     observer: &'a dyn Observer,
     restarts: u32,
-) -> Result<(Box<dyn Source + 'a>, SourceInfo)> {
+) -> Result<OpenSource<'a>> {
     let name = job.source.name();
     let usage = |why: &str| Error::usage(format!("{} is no URL: {why}", quoted(&name)));
     let mut asked = Url::parse(url).map_err(|e| usage(&e.to_string()))?;
@@ -100,13 +102,15 @@ pub fn open<'a>(
         restarts,
         first: (0, 0),
         lanes: Lanes::default(),
-        pace: None,
+        layout: Layout::default(),
+        pace: pace.clone(),
     };
     let disposition = source.ask_first(job)?;
     let suggested_name = name::suggested_name(&source.asked, disposition.as_deref());
     let (length, identity) = (source.len, source.identity());
-    let origin = SourceInfo { name: source.name.clone(), suggested_name, file: None, length, identity };
-    Ok((Box::new(source), origin))
+    let info = SourceInfo { name: source.name.clone(), suggested_name, file: None, length, identity };
+    let (min_workers, description) = (source.connections, source.describe());
+    Ok(OpenSource { info, alignment: 1, min_workers, extents: None, description, source: Box::new(source) })
 }
 
 impl UrlSource<'_> {
@@ -183,7 +187,7 @@ impl UrlSource<'_> {
             }
             std::thread::sleep(left.min(LOOK));
         }
-        if anew { Err(error.anew()) } else { Ok(()) }
+        if anew { Err(error.restartable()) } else { Ok(()) }
     }
 
     fn error(&self, lane: &Lane, why: impl Into<String>) -> Error {
@@ -283,14 +287,13 @@ impl UrlSource<'_> {
 }
 
 impl Source for UrlSource<'_> {
-    fn next(&self, layout: &Layout, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+    fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
+        let layout = &self.layout;
         let Some(mut lane) = self.lanes.take(layout, sequencer) else { return Ok(false) };
         let offset = lane.at;
-        let (lead, room) = layout.place(offset);
-        let room = room.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
-        if let Some(pace) = &self.pace {
-            pace.rate.wait(Direction::Read, room);
-        }
+        let Placement { lead, max_len } = layout.placement(offset);
+        let room = max_len.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
+        self.pace.rate.wait(Direction::Read, room);
         let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], sequencer) {
             // Another worker failed, and ended the connections: that is not this one's story.
             Err(_) | Ok(_) if sequencer.is_cancelled() => return Ok(false),
@@ -314,42 +317,34 @@ impl Source for UrlSource<'_> {
         Ok(read > 0)
     }
 
-    fn begin(&mut self, layout: &Layout, course: Course) {
-        self.first = (course.from, course.number);
+    fn begin(&mut self, plan: ReadPlan) {
+        self.layout = plan.layout;
+        self.first = (plan.start, plan.first_block);
         let mut first = self.lanes.first.take().unwrap_or_else(|| Lane::new(0, self.restarts));
         if self.connections > 1 {
-            first.end = first.end.min(layout.place(0).1 as u64);
+            first.end = first.end.min(plan.layout.placement(0).max_len as u64);
         }
-        if course.from > 0 {
+        if plan.start > 0 {
             // What comes next has another range; the answer that is open is not for it.
-            let end = if self.connections == 1 { self.len.unwrap_or(u64::MAX) } else { course.from };
-            first = Lane { end, ..Lane::new(course.from, self.restarts) };
+            let end = if self.connections == 1 { self.len.unwrap_or(u64::MAX) } else { plan.start };
+            first = Lane { end, ..Lane::new(plan.start, self.restarts) };
         }
         let more = (1..self.connections).map(|_| Lane::new(first.end, self.restarts)).collect();
         let len = if self.connections == 1 { first.end } else { self.len.unwrap_or(0) };
-        self.lanes = Lanes::new(first, more, len, course.in_order);
+        self.lanes = Lanes::new(first, more, len, plan.in_order);
     }
 
-    fn stop(&self) {
+    fn cancel(&self) {
         self.client.stop();
     }
 
-    fn workers(&self) -> usize {
-        self.connections
+    fn finish(&self) -> Result<ReadReport> {
+        Ok(ReadReport::default())
     }
+}
 
-    fn pace(&mut self, pace: &Arc<Pace>) {
-        self.pace = Some(pace.clone());
-    }
-
-    fn length(&self) -> Option<u64> {
-        self.len
-    }
-
-    fn data_ranges(&self, _layout: &Layout, each: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
-        self.len.map_or(Ok(()), |len| each(0, len))
-    }
-
+impl UrlSource<'_> {
+    /// What was opened, for verbose output.
     fn describe(&self) -> String {
         let length = self.len.map_or("unknown length".to_string(), |len| format!("{len} bytes"));
         let version = self.version.as_ref().map_or("no version".to_string(), |version| format!("version {version}"));

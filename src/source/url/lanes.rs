@@ -105,7 +105,7 @@ impl State {
             return false;
         }
         let lanes = (self.idle.len() + self.busy + 1) as u64;
-        let block = layout.place(self.unclaimed).1 as u64;
+        let block = layout.placement(self.unclaimed).max_len as u64;
         let share = (left / (2 * lanes)).min(LONGEST_RANGE) / layout.block_size as u64;
         let more = if self.in_order { 0 } else { share.saturating_sub(1) * layout.block_size as u64 };
         (lane.at, lane.end) = (self.unclaimed, self.unclaimed + (block + more).min(left));
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn ranges_cover_everything_once_and_shrink_towards_the_end() {
         for lead in [0, 1000] {
-            let layout = Layout { block_size: 1 << 20, unit: 4096, lead };
+            let layout = Layout { block_size: 1 << 20, boundary: 4096, lead };
             for len in [0, 1, 1 << 20, (1 << 30) + 77] {
                 for lanes in [2, 7] {
                     let found = ranges(lanes, len, &layout, false);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn in_order_a_range_is_a_block() {
-        let layout = Layout { block_size: 1 << 20, unit: 4096, lead: 0 };
+        let layout = Layout { block_size: 1 << 20, boundary: 4096, lead: 0 };
         assert!(ranges(4, 10 << 20, &layout, true).iter().all(|(from, end)| end - from == 1 << 20));
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::NamedDigest;
 use super::digest::from_hex;
 use crate::error::quoted;
 use crate::job::Algorithm;
@@ -16,7 +17,7 @@ fn latin(bytes: &[u8]) -> String {
 /// Finds the digest of one of `names` in a list: by the path as it is, else by how much of its end is
 /// the same, else by the file's own name. `wanted`: only of this algorithm; without it a line says so
 /// itself (BSD), or the digest's length does.
-pub fn look_up(text: &[u8], names: &[&Path], wanted: Option<Algorithm>) -> Result<(Algorithm, Vec<u8>), String> {
+pub fn look_up(text: &[u8], names: &[&Path], wanted: Option<Algorithm>) -> Result<NamedDigest, String> {
     let text = latin(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
     let lines: Vec<_> = text.lines().filter_map(|line| bsd(line).or_else(|| gnu(line, wanted))).collect();
     let fits = |algorithm: Algorithm| wanted.is_none_or(|wanted| wanted == algorithm);
@@ -33,7 +34,7 @@ pub fn look_up(text: &[u8], names: &[&Path], wanted: Option<Algorithm>) -> Resul
             if found.any(|(_, _, other)| other.len() == digest.len() && other != digest) {
                 return Err(format!("it has several lines for {}, with different digests", quoted(name)));
             }
-            return Ok((*algorithm, digest.clone()));
+            return Ok(NamedDigest { algorithm: *algorithm, bytes: digest.clone() });
         }
     }
     let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
@@ -109,7 +110,8 @@ mod tests {
     const B: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
 
     fn find(text: &str, name: &str, wanted: Option<Algorithm>) -> Result<(Algorithm, String), String> {
-        look_up(text.as_bytes(), &[Path::new(name)], wanted).map(|(a, digest)| (a, super::super::digest::hex(&digest)))
+        look_up(text.as_bytes(), &[Path::new(name)], wanted)
+            .map(|found| (found.algorithm, super::super::digest::hex(&found.bytes)))
     }
 
     #[test]

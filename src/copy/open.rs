@@ -1,0 +1,66 @@
+//! First stage: both ends are opened. Nothing is written yet, and everything that can be refused now is refused.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Attempt;
+use crate::cleanup::Cleanup;
+use crate::destination::{self, Destination, DestinationInfo};
+use crate::error::{Result, quoted};
+use crate::event::{Event, Observer};
+use crate::job::Job;
+use crate::pace::Pace;
+use crate::source::{self, OpenSource};
+
+/// What every stage needs.
+pub struct Context<'a> {
+    pub job: &'a Job,
+    pub observer: &'a dyn Observer,
+    pub pace: Arc<Pace>,
+    /// When the first attempt started.
+    pub started: Instant,
+    /// What was chosen so far, for verbose output and the report.
+    pub details: Vec<String>,
+}
+
+impl Context<'_> {
+    /// Reports a choice, and keeps it for the report.
+    pub fn detail(&mut self, line: String) {
+        self.observer.event(Event::Detail(&line));
+        self.details.push(line);
+    }
+
+    /// Passes on what --idle has to say.
+    pub fn forward_idle_messages(&self) {
+        forward_idle_messages(&self.pace, self.observer);
+    }
+}
+
+/// Passes on what --idle has to say, for verbose output.
+pub fn forward_idle_messages(pace: &Pace, observer: &dyn Observer) {
+    pace.take_messages().iter().for_each(|line| observer.event(Event::Detail(line)));
+}
+
+/// Both ends, open.
+pub struct Opened<'a> {
+    pub context: Context<'a>,
+    pub source: OpenSource<'a>,
+    pub destination_info: DestinationInfo,
+    pub destination: Box<dyn Destination + 'a>,
+}
+
+impl<'a> Opened<'a> {
+    /// Opens the source, then the destination.
+    pub fn open(job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup, attempt: Attempt) -> Result<Self> {
+        let pace = Arc::new(Pace::new(job.rate_limit, job.idle));
+        let source = source::open(job, &pace, observer, attempt.restarts)?;
+        let (destination_info, destination) = destination::open(job, &source.info, &pace, observer, cleanup)?;
+        job.check_block_size(source.alignment.max(destination_info.alignment))?;
+        let files: Vec<_> = source.info.stored_file().into_iter().chain(&destination_info.file).collect();
+        pace.watch(&files);
+        let mut context = Context { job, observer, pace, started: attempt.started, details: Vec::new() };
+        context.detail(format!("{}: {}", quoted(&source.info.name), source.description));
+        context.detail(format!("{}: {}", quoted(&destination_info.name), destination_info.description));
+        Ok(Self { context, source, destination_info, destination })
+    }
+}

@@ -1,0 +1,119 @@
+//! Second stage: how the copy is cut into blocks, which checks see them, and how many workers move them. What an
+//! interrupted copy left is read, and space is reserved.
+
+use super::open::{Context, Opened};
+use crate::block::Layout;
+use crate::check::Checks;
+use crate::check::cache_watch::CacheWatch;
+use crate::error::Result;
+use crate::event::{Event, Phase};
+use crate::job::Job;
+use crate::source::ReadPlan;
+
+/// A transfer of 64 KiB to 1 MiB is up to twice as fast from a huge page (benches/RESULTS.md).
+const HUGE_PAGE: usize = 2 << 20;
+/// The smallest block, in bytes, that gains from a huge page.
+const MIN_HUGE_PAGE_BLOCK: usize = 64 << 10;
+/// Memory for buffers unless the user asks for more, in bytes.
+const DEFAULT_MEMORY: usize = Job::BLOCK_SIZE * Job::QUEUE_DEPTH;
+
+/// Everything the workers need, and everything that must be known before the first block moves.
+pub struct Planned<'a> {
+    pub opened: Opened<'a>,
+    pub checks: Checks,
+    pub cache_watch: CacheWatch,
+    pub workers: usize,
+    /// Bytes of each worker's buffer.
+    pub buffer_size: usize,
+}
+
+impl<'a> Opened<'a> {
+    /// Plans the copy.
+    pub fn plan(mut self) -> Result<Planned<'a>> {
+        let job = self.context.job;
+        let layout = self.layout();
+        let checks = Checks::new(job, &layout, &self.source.info.name, &self.destination_info.name)?;
+        let first_block = self.digest_resumed(&checks)?;
+        let limited = self.context.pace.rate.limits();
+        let in_order = self.destination_info.in_order;
+        self.source.source.begin(ReadPlan {
+            layout,
+            start: self.destination_info.resumed,
+            first_block,
+            // A rate limit on a stream covers the zeros of a hole, too.
+            fill_holes: limited && in_order,
+            in_order: in_order || checks.in_order(),
+        });
+        let cache_watch = self.watch_cache()?;
+        self.reserve(&layout)?;
+        let Context { observer, .. } = self.context;
+        observer.event(Event::Start(self.source.info.length));
+        observer.event(Event::Copied(self.destination_info.resumed));
+        // With several workers, the others would wait while the reader of the stream stalls, and then write all at once.
+        let workers = if limited && in_order { 1 } else { self.workers() };
+        let buffer_size = self.buffer_size(&layout, workers);
+        Ok(Planned { opened: self, checks, cache_watch, workers, buffer_size })
+    }
+
+    fn layout(&self) -> Layout {
+        let job = self.context.job;
+        let boundary = self.destination_info.block_boundary;
+        Layout { block_size: job.block_size, boundary, lead: (job.seek % boundary) as usize }
+    }
+
+    /// Feeds what an interrupted copy left to the digest. Gives the number of the first block that is still missing.
+    fn digest_resumed(&self, checks: &Checks) -> Result<u64> {
+        let (destination, context) = (&self.destination_info, &self.context);
+        match &destination.file {
+            Some(file) if destination.resumed > 0 => {
+                context.observer.event(Event::Phase(Phase::Resuming));
+                checks.digest_resumed(context.job, &destination.name, file, destination.resumed, &context.pace)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn watch_cache(&self) -> Result<CacheWatch> {
+        let destination = &self.destination_info;
+        if self.context.job.check_cache {
+            CacheWatch::new(&self.source.info, &destination.name, destination.file.as_ref())
+        } else {
+            Ok(CacheWatch::default())
+        }
+    }
+
+    /// Reserves space for the data, so that a full disk is an error now and not in an hour.
+    fn reserve(&self, layout: &Layout) -> Result<()> {
+        let Some(length) = self.source.info.length.filter(|length| *length > layout.block_size as u64) else {
+            return Ok(());
+        };
+        self.context.observer.event(Event::Phase(Phase::Reserving));
+        match &self.source.extents {
+            Some(extents) => extents.for_each_data(layout, |offset, len| self.destination.reserve(offset, len)),
+            None => self.destination.reserve(0, length),
+        }
+    }
+
+    /// As many as the queue depth asks for, or the source serves, or there are blocks.
+    fn workers(&self) -> usize {
+        let job = self.context.job;
+        let blocks = self.source.info.length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
+        blocks.min(job.queue_depth.max(self.source.min_workers) as u64) as usize
+    }
+
+    /// Bytes for a block, and for what the source reads around it to stay aligned. At least a huge page, as long as
+    /// that takes no more memory than the default does and there is enough to copy to be worth clearing it.
+    fn buffer_size(&self, layout: &Layout, workers: usize) -> usize {
+        let length = self.source.info.length;
+        let alignment = self.source.alignment as usize;
+        let around = if alignment > 1 { 2 * alignment } else { 0 };
+        let longest_block = match &self.source.extents {
+            Some(_) => length.unwrap_or(u64::MAX).min(layout.block_size as u64) as usize + layout.lead,
+            None => layout.block_size,
+        };
+        let needed = longest_block + around;
+        let long = length.is_none_or(|length| length >= DEFAULT_MEMORY as u64);
+        let huge = needed >= MIN_HUGE_PAGE_BLOCK && workers * HUGE_PAGE <= DEFAULT_MEMORY && long;
+        if huge { needed.max(HUGE_PAGE) } else { needed }
+    }
+}
