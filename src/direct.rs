@@ -11,20 +11,21 @@
 //! resident         what of a file is in the cache already, had from there
 //! ```
 
-mod access;
 mod alignment;
 mod buffer;
 #[cfg(test)]
 pub(crate) mod fake;
-mod medium;
+mod file_io;
+mod file_ops;
+mod io_mode;
 mod policy;
 mod reader;
 mod resident;
 mod writer;
 
-pub(crate) use access::open;
 pub use alignment::Alignment;
 pub use buffer::AlignedBuffer;
+pub(crate) use io_mode::open;
 pub use policy::{DirectPolicy, Refused, Traffic};
 pub use reader::DirectReader;
 pub(crate) use resident::CachedReader;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Alignment;
-use super::medium::Medium;
+use super::file_ops::FileOps;
 
 /// One operation, as the disk saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl State {
     }
 }
 
-impl Medium for FakeDisk {
+impl FileOps for FakeDisk {
     fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize> {
         let mut state = self.state();
         state.check(buffer, at, dontcache)?;

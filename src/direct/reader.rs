@@ -5,27 +5,28 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::access::{Access, open};
+use super::file_io::FileIo;
+use super::io_mode::open;
 use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
 use crate::pace::IdleGate;
 use crate::sys;
 
 /// Reads a file by ranges of any offset and length, from any number of threads.
-pub struct DirectReader(Access);
+pub struct DirectReader(FileIo);
 
 impl DirectReader {
     /// Opens `path` for reading. Fails as open(2) does, and with [`Refused`](super::Refused) inside
     /// if `policy` is [`DirectPolicy::Always`] and direct I/O is not to be had.
     pub fn open(path: &Path, policy: DirectPolicy) -> io::Result<(Self, File)> {
         let (file, refused) = open(path, OpenOptions::new().read(true), libc::O_NOCTTY, policy)?;
-        let reader = Access::new(file.try_clone()?, refused, policy, false).map(Self)?;
+        let reader = FileIo::new(file.try_clone()?, refused, policy, false).map(Self)?;
         Ok((reader, file))
     }
 
     /// Reads a file that is open already, past the cache if that can be: what is on the medium now.
     pub(crate) fn reread(file: File) -> io::Result<Self> {
         let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
-        Access::new(file, refused, DirectPolicy::Auto, false).map(Self)
+        FileIo::new(file, refused, DirectPolicy::Auto, false).map(Self)
     }
 
     /// From now on every read waits at this gate.
@@ -35,7 +36,7 @@ impl DirectReader {
 
     /// Where the next data begin, at `at` or behind.
     pub(crate) fn next_data(&self, at: u64) -> io::Result<u64> {
-        self.0.medium().next_data(at)
+        self.0.ops().next_data(at)
     }
 
     /// Reads `len` bytes at `at` into `buffer[lead..]`, and gives the number read: less than `len`
@@ -52,7 +53,7 @@ impl DirectReader {
         // Land where the caller wants it if the device can reach that; else move it there after.
         let direct = lead.checked_sub(skew).filter(|place| place.is_multiple_of(alignment.memory));
         let place = direct.unwrap_or(0);
-        if self.0.doubtful() {
+        if self.0.may_be_buffered() {
             buffer.populate()?;
         }
         let read = self.0.read_full(&mut buffer[place..place + span], start, skew, len)?;
@@ -103,7 +104,7 @@ mod tests {
         let bytes = content(10_000);
         for (memory, offset) in [(512, 512), (512, 4096), (4096, 4096)] {
             let disk = FakeDisk::new(memory, offset, bytes.clone());
-            let reader = DirectReader(Access::fake(disk.clone(), DirectPolicy::Always));
+            let reader = DirectReader(FileIo::fake(disk.clone(), DirectPolicy::Always));
             for at in [0, 1, 511, 512, 4095, 4096, 5000, 9999, 10_000] {
                 for len in [0, 1, 512, 513, 4096, 8192] {
                     for lead in [0, 1, 512, 4095] {
@@ -124,7 +125,7 @@ mod tests {
         let bytes = content(20_000);
         let disk = FakeDisk::new(512, 512, bytes.clone());
         disk.short_transfers(1000);
-        let reader = DirectReader(Access::fake(disk.clone(), DirectPolicy::Always));
+        let reader = DirectReader(FileIo::fake(disk.clone(), DirectPolicy::Always));
         let mut buffer = AlignedBuffer::new(reader.room(0, 20_000))?;
         assert_eq!(reader.read_block(&mut buffer, 0, 0, 20_000)?, 20_000);
         assert_eq!(&buffer[..20_000], &bytes);

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::access::{Access, open};
+use super::file_io::FileIo;
+use super::io_mode::open;
 use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
 use crate::pace::IdleGate;
 use crate::sys;
@@ -52,7 +53,7 @@ const BUFFER: usize = 4 << 20;
 /// ```
 #[must_use = "without finish() the tail is lost"]
 pub struct DirectWriter {
-    access: Access,
+    io: FileIo,
     /// What transfers keep to: whole pages where the writes allow it, else what the device asks.
     /// Filesystems fill up a block that is written in part through the cache.
     unit: Alignment,
@@ -126,26 +127,26 @@ impl DirectWriter {
     ) -> io::Result<Self> {
         let existing = if owned { 0 } else { sys::length(&file)? };
         let device = file.metadata()?.file_type().is_block_device();
-        let access = Access::new(file, refused, policy, true)?;
-        let mut unit = access.alignment();
+        let io = FileIo::new(file, refused, policy, true)?;
+        let mut unit = io.alignment();
         let page = unit.offset.max(sys::page_size());
         if !device && (block_size as u64).is_multiple_of(page) {
             unit.offset = page;
         }
-        Ok(Self::on(access, unit, owned, existing))
+        Ok(Self::on(io, unit, owned, existing))
     }
 
     /// From now on every write waits at this gate.
     pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
-        self.access.yield_at(idle);
+        self.io.yield_at(idle);
     }
 
-    fn on(access: Access, unit: Alignment, owned: bool, existing: u64) -> Self {
+    fn on(io: FileIo, unit: Alignment, owned: bool, existing: u64) -> Self {
         let (page, cut) = (sys::page_size(), existing % sys::page_size());
-        let cold = || access.medium().cached(existing - cut, page).unwrap_or(0) == 0;
+        let cold = || io.ops().cached(existing - cut, page).unwrap_or(0) == 0;
         let cut_page = (cut > 0 && cold()).then_some((existing - cut, page));
         Self {
-            access,
+            io,
             unit,
             owned,
             existing,
@@ -167,7 +168,7 @@ impl DirectWriter {
     /// What the file asks of transfers. Writes that keep to it, from an [`AlignedBuffer`], go
     /// straight through; all others cost a copy or a merge.
     pub fn alignment(&self) -> Alignment {
-        self.access.alignment()
+        self.io.alignment()
     }
 
     /// How far the padding of an owned file that ends at `end` reaches: whole pages, for ext4 zeroes
@@ -183,7 +184,7 @@ impl DirectWriter {
 
     /// True while writes go with O_DIRECT.
     pub fn is_direct(&self) -> bool {
-        self.access.aligned()
+        self.io.aligned()
     }
 
     /// Writes all of `data` at `at`. Several threads may do so at once; no byte may be written
@@ -211,33 +212,33 @@ impl DirectWriter {
         self.check()?;
         let end = self.end.load(Ordering::Acquire);
         let mut brought_in = self.put_pieces()?;
-        let medium = self.access.medium();
+        let ops = self.io.ops();
         if self.owned {
-            medium.set_len(end)?;
+            ops.set_len(end)?;
             brought_in.push((0, 0));
         } else if end > self.existing {
-            if medium.len()? < end {
-                medium.set_len(end)?; // it ends in a hole
+            if ops.len()? < end {
+                ops.set_len(end)?; // it ends in a hole
             }
             brought_in.extend(self.cut_page);
         }
         last()?;
         let mut cached_pages = None;
         if sync {
-            medium.sync()?;
+            ops.sync()?;
         }
-        if !self.access.stays_cached() {
+        if !self.io.stays_cached() {
             for (start, len) in brought_in {
                 // ext4 and XFS zero the rest of the cut block in the cache. Only a clean page can
                 // be dropped.
                 if !sync {
-                    medium.write_back(start, len)?;
+                    ops.write_back(start, len)?;
                 }
-                medium.forget(start, len)?;
+                ops.forget(start, len)?;
             }
-            cached_pages = if self.owned { medium.cached(0, 0).ok() } else { None };
+            cached_pages = if self.owned { ops.cached(0, 0).ok() } else { None };
         }
-        let (traffic, why) = (self.access.traffic(), self.access.why());
+        let (traffic, why) = (self.io.traffic(), self.io.why());
         Ok(WriteReport { traffic, why, cached_pages })
     }
 
@@ -258,8 +259,8 @@ impl DirectWriter {
     fn put(&self, data: &[u8], at: u64) -> io::Result<()> {
         let len = data.len() as u64;
         let end = at.checked_add(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
-        if !self.access.aligned() {
-            self.access.write_all(data, at, len)?;
+        if !self.io.aligned() {
+            self.io.write_all(data, at, len)?;
         } else {
             let body = self.unit.up(at).min(end); // first byte of the aligned middle
             let tail = self.unit.down(end).max(body); // first byte behind it
@@ -276,12 +277,12 @@ impl DirectWriter {
     /// Whole blocks, at an aligned offset.
     fn put_body(&self, data: &[u8], at: u64) -> io::Result<()> {
         if self.alignment().fits(data) {
-            return self.access.write_all(data, at, data.len() as u64);
+            return self.io.write_all(data, at, data.len() as u64);
         }
         let mut bounce = AlignedBuffer::new(data.len().min(BUFFER))?;
         for (i, part) in data.chunks(BUFFER).enumerate() {
             bounce[..part.len()].copy_from_slice(part);
-            self.access.write_all(&bounce[..part.len()], at + (i * BUFFER) as u64, part.len() as u64)?;
+            self.io.write_all(&bounce[..part.len()], at + (i * BUFFER) as u64, part.len() as u64)?;
         }
         Ok(())
     }
@@ -303,7 +304,7 @@ impl DirectWriter {
         // The lock is held on: two parts of one block must not overtake each other.
         let mut buffer = AlignedBuffer::new(size as usize)?;
         let whole = &mut buffer[..size as usize];
-        match self.access.read_full(whole, block, size as usize, 0) {
+        match self.io.read_full(whole, block, size as usize, 0) {
             // Not open for reading: through the cache at the end, then.
             Err(e) if e.raw_os_error() == Some(libc::EBADF) => {
                 pieces.push((at, data.to_vec()));
@@ -311,12 +312,12 @@ impl DirectWriter {
             }
             other => other?,
         };
-        if !self.access.aligned() {
-            return self.access.write_all(data, at, data.len() as u64);
+        if !self.io.aligned() {
+            return self.io.write_all(data, at, data.len() as u64);
         }
         let place = (at - block) as usize;
         whole[place..place + data.len()].copy_from_slice(data);
-        self.access.write_all(whole, block, data.len() as u64)
+        self.io.write_all(whole, block, data.len() as u64)
     }
 
     /// The parts kept for the end. Gives the ranges that then want dropping from the cache.
@@ -324,7 +325,7 @@ impl DirectWriter {
         let mut pieces = std::mem::take(self.pieces.get_mut().unwrap_or_else(PoisonError::into_inner));
         pieces.sort_unstable();
         let (unit, mut brought_in) = (self.unit, Vec::new());
-        if self.owned && self.access.aligned() {
+        if self.owned && self.io.aligned() {
             let end = self.end.load(Ordering::Acquire);
             for block in pieces.chunk_by(|a, b| unit.down(a.0) == unit.down(b.0)) {
                 let start = unit.down(block[0].0);
@@ -336,15 +337,15 @@ impl DirectWriter {
                     let place = (at - start) as usize;
                     buffer[place..place + data.len()].copy_from_slice(data);
                 }
-                self.access.write_all(&buffer[..(stop - start) as usize], start, own as u64)?;
+                self.io.write_all(&buffer[..(stop - start) as usize], start, own as u64)?;
             }
             return Ok(brought_in);
         }
         for (at, data) in pieces {
-            if self.access.aligned() {
-                brought_in.extend(self.access.write_exact(&data, at)?);
+            if self.io.aligned() {
+                brought_in.extend(self.io.write_exact(&data, at)?);
             } else {
-                self.access.write_all(&data, at, data.len() as u64)?;
+                self.io.write_all(&data, at, data.len() as u64)?;
             }
         }
         Ok(brought_in)
@@ -360,7 +361,7 @@ impl DirectWriter {
             let tail = (last - last % unit).max(body);
             let zeros = AlignedBuffer::new(BUFFER.min(len.max(1) as usize))?;
             self.put(&zeros[..(body - at) as usize], at)?;
-            if tail > body && self.access.medium().zero(body, tail - body).is_err() {
+            if tail > body && self.io.ops().zero(body, tail - body).is_err() {
                 for start in (body..tail).step_by(BUFFER) {
                     self.put(&zeros[..(tail - start).min(BUFFER as u64) as usize], start)?;
                 }

@@ -6,12 +6,12 @@ use super::*;
 use crate::direct::fake::{FakeDisk, Operation};
 
 fn owned(disk: &FakeDisk) -> DirectWriter {
-    DirectWriter::on(Access::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), true, 0)
+    DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), true, 0)
 }
 
 fn in_place(disk: &FakeDisk) -> DirectWriter {
     let existing = disk.content().len() as u64;
-    DirectWriter::on(Access::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), false, existing)
+    DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), false, existing)
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_refusal_at_the_first_write_goes_on_uncached_and_says_so() -> io::Result<()>
 fn a_refusal_under_always_is_an_error() {
     let disk = FakeDisk::new(512, 512, Vec::new());
     disk.refuse_direct();
-    let writer = DirectWriter::on(Access::fake(disk.clone(), DirectPolicy::Always), disk.alignment(), true, 0);
+    let writer = DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Always), disk.alignment(), true, 0);
     let error = writer.write_at(&[5; 1024], 0).err();
     assert!(error.is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<crate::direct::Refused>())));
     assert!(disk.content().is_empty());

@@ -1,4 +1,4 @@
-//! The operations of a file, as [`Access`](super::access::Access) uses them.
+//! The operations of a file, as [`FileIo`](super::file_io::FileIo) uses them.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use crate::sys;
 
 /// What can be done to a file. One call is one system call: it may be short, and it may fail.
-pub(crate) trait Medium: Send + Sync {
+pub(crate) trait FileOps: Send + Sync {
     /// Reads at an offset; `dontcache` asks the kernel to leave no pages behind.
     fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize>;
     /// Writes at an offset; `dontcache` as above.
@@ -34,7 +34,7 @@ pub(crate) trait Medium: Send + Sync {
     fn cached(&self, start: u64, len: u64) -> io::Result<u64>;
 }
 
-impl Medium for File {
+impl FileOps for File {
     fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize> {
         if dontcache {
             return sys::read_dontcache(self, buffer, Some(at));
