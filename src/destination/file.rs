@@ -136,7 +136,7 @@ impl<'a> FileDestination<'a> {
             name: self.target.name.clone(),
             path: self.target.path.clone(),
             alignment,
-            block_boundary: if direct { self.writer.unit() } else { 1 },
+            block_boundary: if direct { self.writer.boundary() } else { 1 },
             file: self.file.try_clone().ok(),
             in_order: false,
             resumed: self.publication().map_or(0, |publication| publication.resumed),
@@ -231,7 +231,7 @@ impl Destination for FileDestination<'_> {
             return Ok(());
         };
         // The writer keeps the cut last block until everything else is written.
-        let boundary = if self.writer.is_direct() { self.writer.unit() } else { 1 };
+        let boundary = if self.writer.is_direct() { self.writer.boundary() } else { 1 };
         let end = block.offset + block.len;
         let written = partial.wrote(block.offset, end - end % boundary);
         written.map_err(|e| Error::io("keeping what was copied to", &self.target.name, e))
