@@ -11,14 +11,14 @@
 //!   name       the file name
 //! ```
 
-mod answer;
 mod client;
-mod first;
-mod lanes;
-mod login;
+mod connections;
+mod credentials;
+mod failure;
 mod name;
+mod probe;
 mod proxy;
-mod retry;
+mod response;
 mod tls;
 mod transport;
 
@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 
 use ::url::Url;
 
-use self::answer::{Answer, Wanted};
 use self::client::Client;
-use self::lanes::{Lane, Lanes};
-use self::retry::{Cure, PROGRESS, Trouble};
+use self::connections::{Connection, ConnectionPool};
+use self::failure::{PROGRESS_BYTES, Recovery, RequestFailure};
+use self::response::{RangeRequest, Response};
 use super::{OpenSource, ReadPlan, ReadReport, Source};
 use crate::block::{Block, Layout, Placement};
 use crate::error::{Error, Result, quoted};
@@ -42,23 +42,23 @@ use crate::sequencer::Sequencer;
 use crate::source_info::SourceInfo;
 
 /// A server that sends shorter ranges than it is asked for is asked on at once if they have this length.
-const LEAST_RANGE: u64 = 256 << 10;
+const MIN_RANGE: u64 = 256 << 10;
 /// Between two looks at whether the copy is over.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct UrlSource<'a> {
     client: Client<'a>,
     observer: &'a dyn Observer,
     name: PathBuf,
-    asked: Url,
+    requested_url: Url,
     /// Where the last answer came from; what follows is asked of the same.
-    found: Mutex<Url>,
+    final_url: Mutex<Url>,
     /// Offset of the first byte to copy.
     start: u64,
     /// Bytes to copy, if that is known.
     len: Option<u64>,
     /// Only the user says so: it has to be looked whether it is true.
-    doubtful: bool,
+    length_unverified: bool,
     /// Bytes of the whole.
     total: Option<u64>,
     version: Option<String>,
@@ -66,7 +66,7 @@ pub struct UrlSource<'a> {
     restarts: u32,
     /// The first block of this copy: its offset and number.
     first: (u64, u64),
-    lanes: Lanes,
+    pool: ConnectionPool,
     layout: Layout,
     pace: Arc<Pace>,
 }
@@ -91,22 +91,22 @@ pub fn open<'a>(
         client,
         observer,
         name,
-        found: Mutex::new(asked.clone()),
-        asked,
+        final_url: Mutex::new(asked.clone()),
+        requested_url: asked,
         start: job.skip,
         len: None,
-        doubtful: false,
+        length_unverified: false,
         total: None,
         version: None,
         connections: job.http.connections,
         restarts,
         first: (0, 0),
-        lanes: Lanes::default(),
+        pool: ConnectionPool::default(),
         layout: Layout::default(),
         pace: pace.clone(),
     };
     let disposition = source.ask_first(job)?;
-    let suggested_name = name::suggested_name(&source.asked, disposition.as_deref());
+    let suggested_name = name::suggested_name(&source.requested_url, disposition.as_deref());
     let (length, identity) = (source.len, source.identity());
     let info = SourceInfo { name: source.name.clone(), suggested_name, file: None, length, identity };
     let (min_workers, description) = (source.connections, source.describe());
@@ -115,63 +115,80 @@ pub fn open<'a>(
 
 impl UrlSource<'_> {
     /// Asks until there is an answer, or no hope. `answered`: the server did answer before.
-    fn ask(&self, lane: &mut Lane, mut wanted: Wanted<'_>, sequencer: &Sequencer, answered: bool) -> Result<Answer> {
-        let mut url = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let kept = answered && wanted.more_follow;
+    fn ask(
+        &self,
+        connection: &mut Connection,
+        mut range_request: RangeRequest<'_>,
+        sequencer: &Sequencer,
+        answered: bool,
+    ) -> Result<Response> {
+        let mut url = self.final_url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = answered && range_request.more_follow;
         loop {
-            match self.client.get(&url, wanted) {
+            match self.client.get(&url, range_request) {
                 Ok(answer) => {
-                    *self.found.lock().unwrap_or_else(PoisonError::into_inner) = answer.url.clone();
+                    *self.final_url.lock().unwrap_or_else(PoisonError::into_inner) = answer.url.clone();
                     return Ok(answer);
                 }
                 // A connection that was kept may have been closed meanwhile. (RFC 9112, 9.3.1)
-                Err(trouble) if trouble.cure == Cure::Lost && kept && !wanted.fresh => wanted.fresh = true,
+                Err(failure) if failure.recovery == Recovery::ConnectionLost && kept && !range_request.fresh => {
+                    range_request.fresh = true
+                }
                 // Where it was redirected to may be forgotten or gone by now.
-                Err(trouble) if trouble.cure == Cure::None && url != self.asked => url = self.asked.clone(),
-                Err(trouble) => {
-                    self.wait(lane, trouble, sequencer, answered)?;
-                    url = self.asked.clone();
+                Err(failure) if failure.recovery == Recovery::GiveUp && url != self.requested_url => {
+                    url = self.requested_url.clone()
+                }
+                Err(failure) => {
+                    self.wait(connection, failure, sequencer, answered)?;
+                    url = self.requested_url.clone();
                 }
             }
             if sequencer.is_cancelled() {
-                return Err(self.error(lane, "the copy is over"));
+                return Err(self.error(connection, "the copy is over"));
             }
         }
     }
 
     /// Goes on after a pause, or gives up.
-    fn wait(&self, lane: &mut Lane, mut trouble: Trouble, sequencer: &Sequencer, answered: bool) -> Result<()> {
+    fn wait(
+        &self,
+        connection: &mut Connection,
+        mut failure: RequestFailure,
+        sequencer: &Sequencer,
+        answered: bool,
+    ) -> Result<()> {
         if sequencer.is_cancelled() {
             return Ok(());
         }
-        trouble.cure = match trouble.cure {
-            Cure::Lost => Cure::Again(None),
-            Cure::Reconnect if answered => Cure::Again(None),
-            Cure::Reconnect | Cure::StartOver if !answered => Cure::None,
-            cure => cure,
+        failure.recovery = match failure.recovery {
+            Recovery::ConnectionLost => Recovery::Retry(None),
+            Recovery::RetryIfAnswered if answered => Recovery::Retry(None),
+            Recovery::RetryIfAnswered | Recovery::Restart if !answered => Recovery::GiveUp,
+            recovery => recovery,
         };
-        if lane.brought >= PROGRESS {
-            lane.failures = self.restarts;
+        if connection.brought >= PROGRESS_BYTES {
+            connection.failures = self.restarts;
         }
-        lane.brought = 0;
-        lane.failures = lane.failures.saturating_add(1);
+        connection.brought = 0;
+        connection.failures = connection.failures.saturating_add(1);
         let retry = self.client.web.retry;
-        let (hopeless, tried) = (trouble.cure == Cure::None, lane.failures > retry);
+        let (hopeless, tried) = (failure.recovery == Recovery::GiveUp, connection.failures > retry);
         if hopeless || tried {
-            let mut error = self.error(lane, trouble.why.clone());
-            if let Some(hint) = trouble.hint {
+            let mut error = self.error(connection, failure.why.clone());
+            if let Some(hint) = failure.hint {
                 error = error.hint(hint);
             }
             if tried && !hopeless && retry > 0 {
-                error = self.error(lane, format!("{}; given up after {} attempts", trouble.why, lane.failures));
+                error =
+                    self.error(connection, format!("{}; given up after {} attempts", failure.why, connection.failures));
                 error = error.hint("--retry N tries more often, and --resume keeps what was copied");
             }
             return Err(error);
         }
-        let (anew, next) = (trouble.cure == Cure::StartOver, lane.failures + 1);
+        let (anew, next) = (failure.recovery == Recovery::Restart, connection.failures + 1);
         // What starts over says so itself, and did not try this again before.
-        let pause = if anew && lane.failures == 1 { Duration::ZERO } else { trouble.pause(lane.failures) };
-        let error = self.error(lane, trouble.why);
+        let pause = if anew && connection.failures == 1 { Duration::ZERO } else { failure.pause(connection.failures) };
+        let error = self.error(connection, failure.why);
         if !anew {
             let seconds = (pause.as_secs_f64() * 10.0).round() / 10.0;
             self.observer.event(Event::Notice(&format!(
@@ -185,32 +202,32 @@ impl UrlSource<'_> {
             if left.is_zero() {
                 break;
             }
-            std::thread::sleep(left.min(LOOK));
+            std::thread::sleep(left.min(POLL_INTERVAL));
         }
         if anew { Err(error.restartable()) } else { Ok(()) }
     }
 
-    fn error(&self, lane: &Lane, why: impl Into<String>) -> Error {
+    fn error(&self, connection: &Connection, why: impl Into<String>) -> Error {
         let error = Error::failed("reading", &self.name, why);
-        if lane.at > 0 { error.at(self.start + lane.at) } else { error }
+        if connection.at > 0 { error.at(self.start + connection.at) } else { error }
     }
 
     /// Asks for what a lane has not brought yet: the same version, or none.
-    fn reopen(&self, lane: &mut Lane, sequencer: &Sequencer) -> Result<()> {
-        let from = self.start + lane.at;
-        let end = (lane.end != u64::MAX).then(|| self.start + lane.end);
+    fn reopen(&self, connection: &mut Connection, sequencer: &Sequencer) -> Result<()> {
+        let from = self.start + connection.at;
+        let end = (connection.end != u64::MAX).then(|| self.start + connection.end);
         let whole = from == 0 && self.connections == 1 && end == self.total;
         let range = (!whole).then_some((from, end));
         let (version, more_follow) = (self.version.as_deref(), self.connections > 1);
-        let wanted = Wanted { range, version, more_follow, fresh: false };
-        let answer = self.ask(lane, wanted, sequencer, true)?;
+        let range_request = RangeRequest { range, version, more_follow, fresh: false };
+        let answer = self.ask(connection, range_request, sequencer, true)?;
         let same = self.version.is_some() && answer.version == self.version;
         let other_length = match (self.total, answer.total) {
             (Some(total), Some(now)) => now != total,
             (Some(_), None) => !answer.partial,
             (None, _) => false,
         };
-        let why = if other_length || answer.behind_end {
+        let why = if other_length || answer.past_end {
             Some("it has another length now")
         } else if answer.changed || answer.version.is_some() && answer.version != self.version {
             Some("it is another version now")
@@ -220,66 +237,73 @@ impl UrlSource<'_> {
             None
         };
         if let Some(why) = why {
-            return self.wait(lane, Trouble::new(Cure::StartOver, why), sequencer, true);
+            return self.wait(connection, RequestFailure::new(Recovery::Restart, why), sequencer, true);
         }
-        (lane.from, lane.ahead) = (lane.at, from - answer.from);
-        lane.body = Some(answer.body);
+        (connection.from, connection.ahead) = (connection.at, from - answer.from);
+        connection.body = Some(answer.body);
         Ok(())
     }
 
     /// Reads until `buffer` is full or the lane's range ends. Fewer: the source ended, or the copy is over.
-    fn fill(&self, lane: &mut Lane, buffer: &mut [u8], sequencer: &Sequencer) -> Result<usize> {
+    fn fill(&self, connection: &mut Connection, buffer: &mut [u8], sequencer: &Sequencer) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && !sequencer.is_cancelled() {
-            let Some(body) = &mut lane.body else {
-                self.reopen(lane, sequencer)?;
+            let Some(body) = &mut connection.body else {
+                self.reopen(connection, sequencer)?;
                 continue;
             };
-            let ahead = usize::try_from(lane.ahead).unwrap_or(usize::MAX);
+            let ahead = usize::try_from(connection.ahead).unwrap_or(usize::MAX);
             let room = if ahead > 0 { ahead.min(buffer.len() - filled) } else { buffer.len() - filled };
-            let trouble = match body.read(&mut buffer[filled..filled + room]) {
+            let failure = match body.read(&mut buffer[filled..filled + room]) {
                 Ok(n @ 1..) if ahead > 0 => {
-                    lane.ahead -= n as u64;
+                    connection.ahead -= n as u64;
                     continue;
                 }
                 Ok(0) if ahead > 0 && self.total.is_none() => {
-                    let why = format!("it ended {ahead} bytes before {} was reached", self.start + lane.at);
-                    return Err(self.error(lane, why));
+                    let why = format!("it ended {ahead} bytes before {} was reached", self.start + connection.at);
+                    return Err(self.error(connection, why));
                 }
                 // Of unknown length: this is its end, and --count only the most.
                 Ok(0) if self.total.is_none() => {
-                    lane.end = lane.at;
+                    connection.end = connection.at;
                     break;
                 }
-                Ok(0) if lane.at - lane.from >= LEAST_RANGE => None, // a shorter range than was asked for
-                Ok(0) => Some(Trouble::new(Cure::Again(None), "the server sends less than it was asked for")),
+                Ok(0) if connection.at - connection.from >= MIN_RANGE => None, // a shorter range than was asked for
+                Ok(0) => {
+                    Some(RequestFailure::new(Recovery::Retry(None), "the server sends less than it was asked for"))
+                }
                 Ok(n) => {
                     filled += n;
-                    lane.at += n as u64;
-                    lane.brought += n as u64;
+                    connection.at += n as u64;
+                    connection.brought += n as u64;
                     continue;
                 }
-                Err(e) => Some(Trouble::of_io(&e, self.client.web)),
+                Err(e) => Some(RequestFailure::of_io(&e, self.client.web)),
             };
-            lane.body = None;
-            if let Some(trouble) = trouble {
-                let mut trouble = trouble;
-                if lane.at > 0 && trouble.cure != Cure::None && (self.version.is_none() || self.total.is_none()) {
+            connection.body = None;
+            if let Some(failure) = failure {
+                let mut failure = failure;
+                if connection.at > 0
+                    && failure.recovery != Recovery::GiveUp
+                    && (self.version.is_none() || self.total.is_none())
+                {
                     let cannot = "it cannot be gone on with, for the server does not name the version (ETag, \
                                   Last-Modified) and length";
-                    trouble = Trouble::new(Cure::StartOver, format!("{}; {cannot}", trouble.why));
+                    failure = RequestFailure::new(Recovery::Restart, format!("{}; {cannot}", failure.why));
                 }
-                self.wait(lane, trouble, sequencer, true)?;
+                self.wait(connection, failure, sequencer, true)?;
             }
         }
         Ok(filled)
     }
 
     /// A lane has brought all of its range. If that is all that was announced, nothing may follow.
-    fn close(&self, lane: &mut Lane) -> Result<()> {
-        let Some(body) = lane.body.take() else { return Ok(()) };
+    fn close(&self, connection: &mut Connection) -> Result<()> {
+        let Some(body) = connection.body.take() else { return Ok(()) };
         match body.finish() {
-            Ok(false) if self.connections == 1 => Err(self.error(lane, "the server sends more than it announced")),
+            Ok(false) if self.connections == 1 => {
+                Err(self.error(connection, "the server sends more than it announced"))
+            }
             // The next request will find out what is wrong with the connection.
             _ => Ok(()),
         }
@@ -289,27 +313,28 @@ impl UrlSource<'_> {
 impl Source for UrlSource<'_> {
     fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
         let layout = &self.layout;
-        let Some(mut lane) = self.lanes.take(layout, sequencer) else { return Ok(false) };
-        let offset = lane.at;
+        let Some(mut connection) = self.pool.take(layout, sequencer) else { return Ok(false) };
+        let offset = connection.at;
         let Placement { lead, max_len } = layout.placement(offset);
-        let room = max_len.min(usize::try_from(lane.end - offset).unwrap_or(usize::MAX));
+        let room = max_len.min(usize::try_from(connection.end - offset).unwrap_or(usize::MAX));
         self.pace.rate.wait(Direction::Read, room);
-        let read = match self.fill(&mut lane, &mut block.buffer[lead..lead + room], sequencer) {
+        let read = match self.fill(&mut connection, &mut block.buffer[lead..lead + room], sequencer) {
             // Another worker failed, and ended the connections: that is not this one's story.
             Err(_) | Ok(_) if sequencer.is_cancelled() => return Ok(false),
             other => other?,
         };
-        if let Some(len) =
-            self.len.filter(|len| self.doubtful && (lane.at > *len || lane.at == lane.end && lane.at < *len))
-        {
-            let more = if lane.at > len { "at least " } else { "" };
-            let why = format!("it has {more}{} bytes, and --size says {}", self.start + lane.at, self.start + len);
+        if let Some(len) = self.len.filter(|len| {
+            self.length_unverified && (connection.at > *len || connection.at == connection.end && connection.at < *len)
+        }) {
+            let more = if connection.at > len { "at least " } else { "" };
+            let why =
+                format!("it has {more}{} bytes, and --size says {}", self.start + connection.at, self.start + len);
             return Err(Error::content(&self.name, why));
         }
-        if lane.at >= lane.end {
-            self.close(&mut lane)?;
+        if connection.at >= connection.end {
+            self.close(&mut connection)?;
         }
-        self.lanes.give_back(lane);
+        self.pool.give_back(connection);
         let (first, number) = self.first;
         let behind = offset - first + if first == 0 { layout.lead as u64 } else { 0 };
         block.number = number + behind / layout.block_size as u64;
@@ -320,18 +345,18 @@ impl Source for UrlSource<'_> {
     fn begin(&mut self, plan: ReadPlan) {
         self.layout = plan.layout;
         self.first = (plan.start, plan.first_block);
-        let mut first = self.lanes.first.take().unwrap_or_else(|| Lane::new(0, self.restarts));
+        let mut first = self.pool.first.take().unwrap_or_else(|| Connection::new(0, self.restarts));
         if self.connections > 1 {
             first.end = first.end.min(plan.layout.placement(0).max_len as u64);
         }
         if plan.start > 0 {
             // What comes next has another range; the answer that is open is not for it.
             let end = if self.connections == 1 { self.len.unwrap_or(u64::MAX) } else { plan.start };
-            first = Lane { end, ..Lane::new(plan.start, self.restarts) };
+            first = Connection { end, ..Connection::new(plan.start, self.restarts) };
         }
-        let more = (1..self.connections).map(|_| Lane::new(first.end, self.restarts)).collect();
+        let more = (1..self.connections).map(|_| Connection::new(first.end, self.restarts)).collect();
         let len = if self.connections == 1 { first.end } else { self.len.unwrap_or(0) };
-        self.lanes = Lanes::new(first, more, len, plan.in_order);
+        self.pool = ConnectionPool::new(first, more, len, plan.in_order);
     }
 
     fn cancel(&self) {
@@ -349,8 +374,8 @@ impl UrlSource<'_> {
         let length = self.len.map_or("unknown length".to_string(), |len| format!("{len} bytes"));
         let version = self.version.as_ref().map_or("no version".to_string(), |version| format!("version {version}"));
         let lines = if self.connections == 1 { "connection" } else { "connections" };
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = match *found == self.asked {
+        let found = self.final_url.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = match *found == self.requested_url {
             true => String::new(),
             false => format!(", from {}", quoted(Path::new(&Endpoint::Url(found.to_string()).name()))),
         };

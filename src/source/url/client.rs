@@ -8,12 +8,12 @@ use ureq::http::{Request, header};
 use ureq::{Agent, ProxyProtocol};
 use url::Url;
 
-use super::answer::{Answer, Body, Wanted, answer, framing};
-use super::login::{Logins, basic};
+use super::credentials::{Credentials, basic};
+use super::failure::{Recovery, RequestFailure};
 use super::proxy;
-use super::retry::{Cure, Trouble};
+use super::response::{Body, RangeRequest, Response, answer, framing};
 use super::tls;
-use super::transport::{self, Forward, Witness};
+use super::transport::{self, ConnectionMonitor, Forward};
 use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::job::HttpOptions;
@@ -21,38 +21,38 @@ use crate::job::HttpOptions;
 /// Bytes that a connection takes from the network at once. Smaller is slower: 64 KiB took 1.7 times as
 /// long from a server on the same machine.
 const BUFFER: usize = 512 << 10;
-const MOST_REDIRECTS: usize = 20;
+const MAX_REDIRECTS: usize = 20;
 
 /// Asks a server.
 pub struct Client<'a> {
     pub web: &'a HttpOptions,
-    asked: Url,
+    requested_url: Url,
     observer: &'a dyn Observer,
-    logins: Logins,
+    credentials: Credentials,
     tls: Mutex<Option<Arc<ClientConfig>>>,
     /// By scheme and proxy, and whether they keep connections.
     agents: Mutex<Vec<(String, Agent)>>,
-    witness: Arc<Witness>,
+    monitor: Arc<ConnectionMonitor>,
 }
 
 impl<'a> Client<'a> {
-    pub fn new(web: &'a HttpOptions, asked: Url, observer: &'a dyn Observer) -> Self {
-        let logins = Logins::read().unwrap_or_else(|why| {
+    pub fn new(web: &'a HttpOptions, requested_url: Url, observer: &'a dyn Observer) -> Self {
+        let credentials = Credentials::read().unwrap_or_else(|why| {
             observer.event(Event::Notice(&why));
-            Logins::default()
+            Credentials::default()
         });
-        let (tls, agents, witness) = (Mutex::default(), Mutex::default(), Arc::default());
-        Self { web, asked, observer, logins, tls, agents, witness }
+        let (tls, agents, monitor) = (Mutex::default(), Mutex::default(), Arc::default());
+        Self { web, requested_url, observer, credentials, tls, agents, monitor }
     }
 
     /// Asks `url`, and whom it names instead, until one has an answer.
-    pub fn get(&self, url: &Url, wanted: Wanted<'_>) -> std::result::Result<Answer, Trouble> {
+    pub fn get(&self, url: &Url, range_request: RangeRequest<'_>) -> std::result::Result<Response, RequestFailure> {
         let mut url = url.clone();
-        for _ in 0..=MOST_REDIRECTS {
-            let agent = self.agent(&url, wanted.fresh).map_err(|e| Trouble::fatal(&e))?;
-            let request = self.request(&url, wanted)?;
-            self.witness.reset();
-            let response = agent.run(request).map_err(|e| Trouble::of(&e, self.web))?;
+        for _ in 0..=MAX_REDIRECTS {
+            let agent = self.agent(&url, range_request.fresh).map_err(|e| RequestFailure::fatal(&e))?;
+            let request = self.request(&url, range_request)?;
+            self.monitor.reset();
+            let response = agent.run(request).map_err(|e| RequestFailure::of(&e, self.web))?;
             let (head, body) = response.into_parts();
             let status = head.status.as_u16();
             let location = head.headers.get(header::LOCATION).filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308));
@@ -62,10 +62,10 @@ impl<'a> Client<'a> {
             }
             let framing = framing(head.version, &head.headers)?;
             let reader = body.into_with_config().limit(u64::MAX).reader();
-            let watched = (!wanted.more_follow).then(|| self.witness.clone());
-            return answer(status, &head.headers, wanted, url, Body::new(reader, framing, watched));
+            let watched = (!range_request.more_follow).then(|| self.monitor.clone());
+            return answer(status, &head.headers, range_request, url, Body::new(reader, framing, watched));
         }
-        Err(Trouble::new(Cure::None, format!("it redirects more than {MOST_REDIRECTS} times")))
+        Err(RequestFailure::new(Recovery::GiveUp, format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
     /// Ends every request that is under way.
@@ -75,8 +75,8 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn redirected(&self, from: &Url, location: &[u8]) -> std::result::Result<Url, Trouble> {
-        let refused = |why: &str| Trouble::new(Cure::None, format!("it redirects to {why}"));
+    fn redirected(&self, from: &Url, location: &[u8]) -> std::result::Result<Url, RequestFailure> {
+        let refused = |why: &str| RequestFailure::new(Recovery::GiveUp, format!("it redirects to {why}"));
         let text = std::str::from_utf8(location).map_err(|_| refused("what is not text"))?;
         let mut to = from.join(text).map_err(|_| refused("what is not a URL"))?;
         to.set_fragment(None);
@@ -92,12 +92,12 @@ impl<'a> Client<'a> {
         Ok(to)
     }
 
-    fn request(&self, url: &Url, wanted: Wanted<'_>) -> std::result::Result<Request<()>, Trouble> {
+    fn request(&self, url: &Url, range_request: RangeRequest<'_>) -> std::result::Result<Request<()>, RequestFailure> {
         let mut bare = url.clone();
         // Cannot fail: an http URL has a host.
         let _ = bare.set_username("").and_then(|()| bare.set_password(None));
         let mut request = Request::get(bare.as_str());
-        let same_server = url.origin() == self.asked.origin();
+        let same_server = url.origin() == self.requested_url.origin();
         let mut own_login = false;
         for (name, value) in &self.web.headers {
             let login = ["authorization", "cookie", "proxy-authorization"]
@@ -110,28 +110,30 @@ impl<'a> Client<'a> {
         }
         // The login in the URL is for all of its server; others only get what is written down for them, and
         // nothing in the clear that was asked for by https.
-        let login = match (same_server, url.scheme() == "http" && self.asked.scheme() == "https") {
+        let login = match (same_server, url.scheme() == "http" && self.requested_url.scheme() == "https") {
             (true, _) if url.username().is_empty() && url.password().is_none() => {
-                self.logins.authorization(&self.asked)
+                self.credentials.authorization(&self.requested_url)
             }
-            (true, _) => self.logins.authorization(url),
+            (true, _) => self.credentials.authorization(url),
             (false, true) => None,
-            (false, false) => self.logins.of_another(url),
+            (false, false) => self.credentials.for_other_host(url),
         };
         if let Some(login) = login.filter(|_| !own_login) {
             request = request.header(header::AUTHORIZATION, login);
         }
-        if let Some((from, to)) = wanted.range {
+        if let Some((from, to)) = range_request.range {
             let to = to.map(|to| (to - 1).to_string()).unwrap_or_default();
             request = request.header(header::RANGE, format!("bytes={from}-{to}"));
-            if let Some(version) = wanted.version {
+            if let Some(version) = range_request.version {
                 request = request.header(header::IF_RANGE, version);
             }
         }
-        if !wanted.more_follow {
+        if !range_request.more_follow {
             request = request.header(header::CONNECTION, "close");
         }
-        request.body(()).map_err(|_| Trouble::new(Cure::None, "no request can be made of this URL and these headers"))
+        request
+            .body(())
+            .map_err(|_| RequestFailure::new(Recovery::GiveUp, "no request can be made of this URL and these headers"))
     }
 
     /// The agent for a URL's scheme and proxy. It keeps its connections, unless it is for `fresh` ones.
@@ -175,7 +177,7 @@ impl<'a> Client<'a> {
             .max_idle_connections_per_host(kept)
             .max_idle_connections(kept)
             .build();
-        let agent = transport::agent(config, tls, forward, self.witness.clone());
+        let agent = transport::agent(config, tls, forward, self.monitor.clone());
         agents.push((key, agent.clone()));
         Ok(agent)
     }

@@ -16,11 +16,11 @@ use ureq::{Agent, Error, Timeout};
 use super::tls::TlsConnector;
 
 /// How long a server that was asked to close the connection after its answer may take to do so.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
 /// What was seen of connections that are used for one answer each.
 #[derive(Debug, Default)]
-pub struct Witness {
+pub struct ConnectionMonitor {
     /// The answer is over: what comes now was not announced.
     over: AtomicBool,
     /// Something came behind the end of the answer.
@@ -30,7 +30,7 @@ pub struct Witness {
     torn: AtomicBool,
 }
 
-impl Witness {
+impl ConnectionMonitor {
     /// A new answer begins.
     pub fn reset(&self) {
         [&self.over, &self.surplus, &self.ended, &self.torn]
@@ -56,9 +56,14 @@ impl Witness {
     }
 }
 
-/// An agent whose connections tell `witness`. `forward`: requests go to this http proxy whole.
-pub fn agent(config: Config, tls: Option<Arc<ClientConfig>>, forward: Option<Forward>, witness: Arc<Witness>) -> Agent {
-    let watched = WatchConnector { forward: forward.clone(), witness };
+/// An agent whose connections tell `monitor`. `forward`: requests go to this http proxy whole.
+pub fn agent(
+    config: Config,
+    tls: Option<Arc<ClientConfig>>,
+    forward: Option<Forward>,
+    monitor: Arc<ConnectionMonitor>,
+) -> Agent {
+    let watched = WatchConnector { forward: forward.clone(), monitor };
     let plain =
         ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
     let resolver = ProxyResolver { proxy: forward.map(|forward| forward.proxy), inner: DefaultResolver::default() };
@@ -94,7 +99,7 @@ impl Resolver for ProxyResolver {
 #[derive(Debug)]
 struct WatchConnector {
     forward: Option<Forward>,
-    witness: Arc<Witness>,
+    monitor: Arc<ConnectionMonitor>,
 }
 
 impl<In: Transport> Connector<In> for WatchConnector {
@@ -105,8 +110,8 @@ impl<In: Transport> Connector<In> for WatchConnector {
             let login = forward.login.as_ref().map(|login| format!("Proxy-Authorization: {login}\r\n"));
             (format!("http://{authority}"), login.unwrap_or_default())
         });
-        let witness = self.witness.clone();
-        Ok(below.map(|below| Watched { below, prefix, witness }))
+        let monitor = self.monitor.clone();
+        Ok(below.map(|below| Watched { below, prefix, monitor }))
     }
 }
 
@@ -116,7 +121,7 @@ struct Watched<T: Transport> {
     below: T,
     /// What makes a request one for a proxy: before the path, and behind the request line.
     prefix: Option<(String, String)>,
-    witness: Arc<Witness>,
+    monitor: Arc<ConnectionMonitor>,
 }
 
 impl<T: Transport> Transport for Watched<T> {
@@ -143,8 +148,8 @@ impl<T: Transport> Transport for Watched<T> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let result = self.below.await_input(timeout);
-        self.witness.torn.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
-        self.witness.ended.fetch_or(!matches!(result, Ok(true)), Ordering::AcqRel);
+        self.monitor.torn.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
+        self.monitor.ended.fetch_or(!matches!(result, Ok(true)), Ordering::AcqRel);
         result
     }
 
@@ -159,12 +164,12 @@ impl<T: Transport> Transport for Watched<T> {
 
 impl<T: Transport> Drop for Watched<T> {
     fn drop(&mut self) {
-        if !self.witness.over.load(Ordering::Acquire) {
+        if !self.monitor.over.load(Ordering::Acquire) {
             return;
         }
         // Used for one answer only, and that has been read: what is still to come is too much.
-        let wait = NextTimeout { after: LAST_WORDS.into(), reason: Timeout::PerRead, ..NextTimeout::default() };
+        let wait = NextTimeout { after: CLOSE_GRACE.into(), reason: Timeout::PerRead, ..NextTimeout::default() };
         let more = !self.below.buffers().input().is_empty() || matches!(self.below.await_input(wait), Ok(true));
-        self.witness.surplus.fetch_or(more, Ordering::AcqRel);
+        self.monitor.surplus.fetch_or(more, Ordering::AcqRel);
     }
 }

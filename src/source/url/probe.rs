@@ -1,8 +1,8 @@
 //! The first request: what is there, and can it be had in ranges?
 
 use super::UrlSource;
-use super::answer::Wanted;
-use super::lanes::Lane;
+use super::connections::Connection;
+use super::response::RangeRequest;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
 use crate::job::Job;
@@ -25,15 +25,15 @@ impl UrlSource<'_> {
             None if self.start > 0 => Some((self.start, None)),
             None => None,
         };
-        let wanted = Wanted { range, more_follow: parallel, ..Wanted::default() };
-        let mut lane = Lane { end: u64::MAX, ..Lane::new(0, self.restarts) };
-        let mut answer = self.ask(&mut lane, wanted, &Sequencer::default(), answered)?;
+        let range_request = RangeRequest { range, more_follow: parallel, ..RangeRequest::default() };
+        let mut connection = Connection { end: u64::MAX, ..Connection::new(0, self.restarts) };
+        let mut answer = self.ask(&mut connection, range_request, &Sequencer::default(), answered)?;
         if answer.partial && answer.total.is_none() && !parallel {
             // Where its range ends it may go on: only a plain answer has an end.
-            answer = self.ask(&mut lane, Wanted::default(), &Sequencer::default(), true)?;
+            answer = self.ask(&mut connection, RangeRequest::default(), &Sequencer::default(), true)?;
         }
         let why = match (parallel, answer.partial, answer.total, &answer.version) {
-            (true, false, _, _) if !answer.behind_end => Some("the server does not serve ranges"),
+            (true, false, _, _) if !answer.past_end => Some("the server does not serve ranges"),
             (true, true, None, _) => Some("the server does not say how long it is"),
             (true, true, _, None) => Some("the server does not name the version (ETag, Last-Modified)"),
             _ => None,
@@ -42,13 +42,16 @@ impl UrlSource<'_> {
             self.connections = 1;
             self.observer.event(Event::Notice(&format!("one connection for {}: {why}", quoted(&self.name))));
             let range = (self.start > 0).then_some((self.start, None));
-            let wanted = Wanted { range, ..Wanted::default() };
-            answer = self.ask(&mut lane, wanted, &Sequencer::default(), true)?;
+            let range_request = RangeRequest { range, ..RangeRequest::default() };
+            answer = self.ask(&mut connection, range_request, &Sequencer::default(), true)?;
         }
         (self.total, self.version) = (answer.total, answer.version.clone());
         if let Some(total) = self.total {
-            if let Some(wanted) = job.size.filter(|wanted| *wanted != total) {
-                return Err(Error::content(&self.name, format!("it has {total} bytes, and --size says {wanted}")));
+            if let Some(range_request) = job.size.filter(|range_request| *range_request != total) {
+                return Err(Error::content(
+                    &self.name,
+                    format!("it has {total} bytes, and --size says {range_request}"),
+                ));
             }
             if self.start > total {
                 let why = format!("--skip {} is behind the end of {}", self.start, quoted(&self.name));
@@ -61,17 +64,17 @@ impl UrlSource<'_> {
             (None, None, Some(0)) => Some(0),
             (None, None, _) => None,
         };
-        self.doubtful = self.total.is_none() && job.size.is_some();
-        lane.end = match self.connections {
-            1 => self.len.filter(|_| !self.doubtful).or(job.count).unwrap_or(u64::MAX),
+        self.length_unverified = self.total.is_none() && job.size.is_some();
+        connection.end = match self.connections {
+            1 => self.len.filter(|_| !self.length_unverified).or(job.count).unwrap_or(u64::MAX),
             _ => first.min(self.len.unwrap_or(0)),
         };
         let disposition = answer.disposition.clone();
-        if !answer.behind_end {
-            lane.ahead = self.start.saturating_sub(answer.from);
-            lane.body = Some(answer.body);
+        if !answer.past_end {
+            connection.ahead = self.start.saturating_sub(answer.from);
+            connection.body = Some(answer.body);
         }
-        self.lanes.first = Some(lane);
+        self.pool.first = Some(connection);
         Ok(disposition)
     }
 

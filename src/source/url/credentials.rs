@@ -13,9 +13,9 @@ use crate::error::quoted;
 
 /// The logins that this user has written down.
 #[derive(Default)]
-pub struct Logins(Netrc);
+pub struct Credentials(Netrc);
 
-impl Logins {
+impl Credentials {
     /// Reads the file that `NETRC` names, or `~/.netrc`. The error is one line.
     pub fn read() -> Result<Self, String> {
         let named = std::env::var_os("NETRC").map(PathBuf::from);
@@ -36,7 +36,7 @@ impl Logins {
         if let Some(password) = url.password() {
             return Some(basic(&user.unwrap_or_default(), &decoded(password)));
         }
-        let found = self.of_host(url).or_else(|| self.0.hosts.get("default"));
+        let found = self.for_host(url).or_else(|| self.0.hosts.get("default"));
         match (user, found) {
             (Some(user), Some(found)) if user == found.login => Some(basic(&user, &found.password)),
             (Some(user), _) => Some(basic(&user, "")),
@@ -46,11 +46,11 @@ impl Logins {
     }
 
     /// For a server that another one named: what the file has for just this host.
-    pub fn of_another(&self, url: &Url) -> Option<String> {
-        self.of_host(url).map(|found| basic(&found.login, &found.password))
+    pub fn for_other_host(&self, url: &Url) -> Option<String> {
+        self.for_host(url).map(|found| basic(&found.login, &found.password))
     }
 
-    fn of_host(&self, url: &Url) -> Option<&Authenticator> {
+    fn for_host(&self, url: &Url) -> Option<&Authenticator> {
         url.host_str().filter(|host| *host != "default").and_then(|host| self.0.hosts.get(host))
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     fn the_url_comes_first_then_its_host_then_the_default() {
         let file = "machine a.example login u password p\n# a comment\nmachine b.example login v password \"q r\"\n\
                     default login w password s";
-        let logins = Logins(Netrc::from_str(file).unwrap_or_default());
+        let credentials = Credentials(Netrc::from_str(file).unwrap_or_default());
         for (url, login) in [
             ("http://x:y%40z@a.example/", Some(("x", "y@z"))),
             ("http://a.example:8080/", Some(("u", "p"))),
@@ -77,10 +77,10 @@ mod tests {
             ("http://b.example/", Some(("v", "q r"))),
             ("http://c.example/", Some(("w", "s"))),
         ] {
-            let found = Url::parse(url).ok().and_then(|url| logins.authorization(&url));
+            let found = Url::parse(url).ok().and_then(|url| credentials.authorization(&url));
             assert_eq!(found, login.map(|(user, password)| basic(user, password)), "{url}");
         }
-        let nobody = Url::parse("http://c.example/").ok().and_then(|url| Logins::default().authorization(&url));
+        let nobody = Url::parse("http://c.example/").ok().and_then(|url| Credentials::default().authorization(&url));
         assert_eq!(nobody, None);
     }
 }

@@ -9,41 +9,41 @@ use crate::job::HttpOptions;
 /// The first pause; each one that follows is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// No pause is longer, unless the server asks for it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Who is to come back later than this may as well be told.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// So many bytes in one attempt, and the next failure is the first one again.
-pub const PROGRESS: u64 = 16 << 20;
+pub const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// Why a request did not bring what it should.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct RequestFailure {
     /// In words, for the user.
     pub why: String,
-    pub cure: Cure,
+    pub recovery: Recovery,
     /// What to try, where there is an answer.
     pub hint: Option<String>,
 }
 
 /// What helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cure {
+pub enum Recovery {
     /// Nothing that dio-cp could do.
-    None,
+    GiveUp,
     /// To ask again; the server says when, or not.
-    Again(Option<Duration>),
+    Retry(Option<Duration>),
     /// To ask again: the connection is gone. At once, if it was an old one.
-    Lost,
+    ConnectionLost,
     /// To ask again, if the server ever answered: else the address is wrong.
-    Reconnect,
+    RetryIfAnswered,
     /// To begin the copy anew: what is there now is another version.
-    StartOver,
+    Restart,
 }
 
-impl Trouble {
-    pub fn new(cure: Cure, why: impl Into<String>) -> Self {
+impl RequestFailure {
+    pub fn new(recovery: Recovery, why: impl Into<String>) -> Self {
         let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        Self { why: why.into().chars().map(escape).collect(), cure, hint: None }
+        Self { why: why.into().chars().map(escape).collect(), recovery, hint: None }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -53,7 +53,7 @@ impl Trouble {
 
     /// It cannot even be asked.
     pub fn fatal(error: &Error) -> Self {
-        Self { why: error.to_string(), cure: Cure::None, hint: error.hint.clone() }
+        Self { why: error.to_string(), recovery: Recovery::GiveUp, hint: error.hint.clone() }
     }
 
     /// What the HTTP client says, put into words. Its own may hold the URL, which may hold a password.
@@ -62,30 +62,32 @@ impl Trouble {
         match error {
             ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
                 let why = format!("timed out: no connection within {} s", web.connect_timeout.as_secs_f64());
-                Self::new(Cure::Again(None), why).hint("--connect-timeout waits longer")
+                Self::new(Recovery::Retry(None), why).hint("--connect-timeout waits longer")
             }
             ureq::Error::Timeout(_) => {
                 let why = format!("timed out: nothing came for {} s", web.timeout.as_secs_f64());
-                Self::new(Cure::Again(None), why).hint("--timeout waits longer")
+                Self::new(Recovery::Retry(None), why).hint("--timeout waits longer")
             }
             ureq::Error::HostNotFound => {
-                Self::new(Cure::Reconnect, "there is no such host").hint("check the name, and the network")
+                Self::new(Recovery::RetryIfAnswered, "there is no such host").hint("check the name, and the network")
             }
             ureq::Error::Io(e) => Self::of_io(e, web),
             ureq::Error::Other(e) if e.is::<rustls::Error>() => Self::of_tls(e.downcast_ref()),
             ureq::Error::LargeResponseHeader(_, most) => {
-                Self::new(Cure::None, format!("the answer's header has more than {most} bytes"))
+                Self::new(Recovery::GiveUp, format!("the answer's header has more than {most} bytes"))
             }
-            ureq::Error::ConnectProxyFailed(why) => Self::new(Cure::Reconnect, format!("the proxy refuses: {why}")),
-            ureq::Error::Protocol(e) => Self::new(Cure::Reconnect, format!("the answer is not HTTP: {e}")),
+            ureq::Error::ConnectProxyFailed(why) => {
+                Self::new(Recovery::RetryIfAnswered, format!("the proxy refuses: {why}"))
+            }
+            ureq::Error::Protocol(e) => Self::new(Recovery::RetryIfAnswered, format!("the answer is not HTTP: {e}")),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                Self::new(Cure::None, "no request can be made of this URL")
+                Self::new(Recovery::GiveUp, "no request can be made of this URL")
             }
-            other => Self::new(Cure::Again(None), other.to_string()),
+            other => Self::new(Recovery::Retry(None), other.to_string()),
         }
     }
 
-    /// As [`Trouble::of`], for what came of reading a body.
+    /// As [`RequestFailure::of`], for what came of reading a body.
     pub fn of_io(error: &std::io::Error, web: &HttpOptions) -> Self {
         if let Some(inner) = error.get_ref() {
             if inner.is::<rustls::Error>() {
@@ -97,28 +99,28 @@ impl Trouble {
         }
         use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
         match error.kind() {
-            UnexpectedEof => Self::new(Cure::Lost, "the connection was lost"),
-            ConnectionReset | ConnectionAborted | BrokenPipe => Self::new(Cure::Lost, plain(error)),
-            TimedOut => Self::new(Cure::Again(None), plain(error)),
+            UnexpectedEof => Self::new(Recovery::ConnectionLost, "the connection was lost"),
+            ConnectionReset | ConnectionAborted | BrokenPipe => Self::new(Recovery::ConnectionLost, plain(error)),
+            TimedOut => Self::new(Recovery::Retry(None), plain(error)),
             // No such host, nobody listens, no route.
-            _ => Self::new(Cure::Reconnect, plain(error)),
+            _ => Self::new(Recovery::RetryIfAnswered, plain(error)),
         }
     }
 
     fn of_tls(error: Option<&rustls::Error>) -> Self {
-        let Some(error) = error else { return Self::new(Cure::Reconnect, "TLS failed") };
+        let Some(error) = error else { return Self::new(Recovery::RetryIfAnswered, "TLS failed") };
         match tls::refusal(error) {
-            Some(why) => Self::new(Cure::None, format!("the server's certificate is refused: {why}"))
+            Some(why) => Self::new(Recovery::GiveUp, format!("the server's certificate is refused: {why}"))
                 .hint("--cacert FILE trusts its authority, if you do"),
-            None => Self::new(Cure::Reconnect, format!("TLS: {error}")),
+            None => Self::new(Recovery::RetryIfAnswered, format!("TLS: {error}")),
         }
     }
 
     /// How long to wait before the `failures`th repetition.
     pub fn pause(&self, failures: u32) -> Duration {
-        match self.cure {
-            Cure::Again(Some(asked)) => asked,
-            _ => FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE),
+        match self.recovery {
+            Recovery::Retry(Some(asked)) => asked,
+            _ => FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_PAUSE),
         }
     }
 }
@@ -139,11 +141,11 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_a_minute_and_a_server_may_ask_for_its_own() {
-        let lost = Trouble::new(Cure::Again(None), "lost");
+        let lost = RequestFailure::new(Recovery::Retry(None), "lost");
         let pauses: Vec<u128> = (1..=9).map(|n| lost.pause(n).as_millis()).collect();
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
-        assert_eq!(lost.pause(u32::MAX), LONGEST_PAUSE);
-        assert_eq!(Trouble::new(Cure::Again(Some(Duration::ZERO)), "busy").pause(3), Duration::ZERO);
+        assert_eq!(lost.pause(u32::MAX), MAX_PAUSE);
+        assert_eq!(RequestFailure::new(Recovery::Retry(Some(Duration::ZERO)), "busy").pause(3), Duration::ZERO);
     }
 
     #[test]

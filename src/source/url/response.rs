@@ -8,12 +8,12 @@ use ureq::BodyReader;
 use ureq::http::{HeaderMap, Version, header};
 use url::Url;
 
-use super::retry::{Cure, LONGEST_WAIT, Trouble, retry_after};
-use super::transport::Witness;
+use super::failure::{MAX_RETRY_AFTER, Recovery, RequestFailure, retry_after};
+use super::transport::ConnectionMonitor;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct RangeRequest<'a> {
     /// First byte, and one past the last one if that is known. None: everything, by a plain request.
     pub range: Option<(u64, Option<u64>)>,
     /// Only of this version.
@@ -25,7 +25,7 @@ pub struct Wanted<'a> {
 }
 
 /// An answer that has what was asked for, or everything.
-pub struct Answer {
+pub struct Response {
     /// The first byte of the body, counted in the whole.
     pub from: u64,
     /// Bytes of the whole.
@@ -33,7 +33,7 @@ pub struct Answer {
     /// It is a part, as asked for.
     pub partial: bool,
     /// There is nothing at the offset that was asked for: the whole ends before.
-    pub behind_end: bool,
+    pub past_end: bool,
     /// It names itself another version than the one that was asked for.
     pub changed: bool,
     /// What tells this version from every other: a strong ETag, or else a date.
@@ -58,13 +58,13 @@ pub enum Framing {
 
 /// Reads it as the HTTP client does, or refuses it: what is encoded for the transfer otherwise would have
 /// to be decoded.
-pub fn framing(version: Version, headers: &HeaderMap) -> std::result::Result<Framing, Trouble> {
+pub fn framing(version: Version, headers: &HeaderMap) -> std::result::Result<Framing, RequestFailure> {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(encoding) = encodings.next() {
         let chunked = encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
         if !chunked || version != Version::HTTP_11 {
-            return Err(Trouble::new(
-                Cure::None,
+            return Err(RequestFailure::new(
+                Recovery::GiveUp,
                 "the server encodes it for the transfer in a way that was not asked for",
             ));
         }
@@ -76,7 +76,7 @@ pub fn framing(version: Version, headers: &HeaderMap) -> std::result::Result<Fra
         length.to_str().ok().and_then(|length| length.trim().parse().ok()).filter(|_| lengths.next().is_none());
     match length.filter(|length| *length <= i64::MAX as u64) {
         Some(length) => Ok(Framing::Length(length)),
-        None => Err(Trouble::new(Cure::None, "the server announces a length that is none")),
+        None => Err(RequestFailure::new(Recovery::GiveUp, "the server announces a length that is none")),
     }
 }
 
@@ -84,11 +84,11 @@ pub fn framing(version: Version, headers: &HeaderMap) -> std::result::Result<Fra
 pub fn answer(
     status: u16,
     headers: &HeaderMap,
-    wanted: Wanted<'_>,
+    range_request: RangeRequest<'_>,
     url: Url,
     body: Body,
-) -> std::result::Result<Answer, Trouble> {
-    let (from, total) = match (status, wanted.range) {
+) -> std::result::Result<Response, RequestFailure> {
+    let (from, total) = match (status, range_request.range) {
         (200, _) => (0, body.left.filter(|_| body.framing != Framing::Chunked)),
         (206 | 416, Some((asked, _))) => {
             let range = text(headers, header::CONTENT_RANGE.as_str()).and_then(content_range);
@@ -100,41 +100,44 @@ pub fn answer(
                 }
                 (206, Some((Some(_), _))) => {
                     let why = "the server sends another range than it was asked for";
-                    return Err(Trouble::new(Cure::StartOver, why));
+                    return Err(RequestFailure::new(Recovery::Restart, why));
                 }
                 (416, Some((None, Some(total)))) => (total, Some(total)),
-                (416, _) => return Err(Trouble::new(Cure::StartOver, "the server does not have that range")),
-                _ => return Err(Trouble::new(Cure::None, "the server does not say which range it sends")),
+                (416, _) => return Err(RequestFailure::new(Recovery::Restart, "the server does not have that range")),
+                _ => return Err(RequestFailure::new(Recovery::GiveUp, "the server does not say which range it sends")),
             }
         }
         (401, _) => return Err(failed(status).hint("~/.netrc, or https://USER@HOST/, holds the login")),
         (407, _) => return Err(failed(status).hint("http_proxy=http://USER:PASSWORD@PROXY/ holds the login")),
         (408 | 429 | 500.., _) => {
             let asked = text(headers, header::RETRY_AFTER.as_str()).and_then(|h| retry_after(h, SystemTime::now()));
-            if let Some(asked) = asked.filter(|asked| *asked > LONGEST_WAIT) {
+            if let Some(asked) = asked.filter(|asked| *asked > MAX_RETRY_AFTER) {
                 let why = format!("{}, and asks to come back in {} s", failed(status).why, asked.as_secs());
-                return Err(Trouble::new(Cure::None, why));
+                return Err(RequestFailure::new(Recovery::GiveUp, why));
             }
-            return Err(Trouble { cure: Cure::Again(asked), ..failed(status) });
+            return Err(RequestFailure { recovery: Recovery::Retry(asked), ..failed(status) });
         }
         _ => return Err(failed(status)),
     };
     let partial = status == 206;
     // A weak validator is none, but it may well say that it is another one. A part must repeat the ETag;
     // the date it may leave out. (RFC 9110, 15.3.7)
-    let changed = wanted.version.is_some_and(|asked| match asked.starts_with('"') {
+    let changed = range_request.version.is_some_and(|asked| match asked.starts_with('"') {
         true => text(headers, header::ETAG.as_str()).map_or(partial, |now| now != asked),
         false => text(headers, header::LAST_MODIFIED.as_str()).is_some_and(|now| now != asked),
     });
     let version = version(headers);
     let disposition = headers.get(header::CONTENT_DISPOSITION).map(|value| value.as_bytes().to_vec());
-    let behind_end = status == 416;
-    Ok(Answer { from, total, partial, behind_end, changed, version, disposition, url, body })
+    let past_end = status == 416;
+    Ok(Response { from, total, partial, past_end, changed, version, disposition, url, body })
 }
 
-fn failed(status: u16) -> Trouble {
+fn failed(status: u16) -> RequestFailure {
     let reason = ureq::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    Trouble::new(Cure::None, format!("the server answers {status} {}", reason.unwrap_or_default()).trim_end())
+    RequestFailure::new(
+        Recovery::GiveUp,
+        format!("the server answers {status} {}", reason.unwrap_or_default()).trim_end(),
+    )
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -178,11 +181,11 @@ pub struct Body {
     /// Bytes that are still to come, if that was announced.
     left: Option<u64>,
     /// What the connection saw, if it carries this answer alone.
-    watched: Option<Arc<Witness>>,
+    watched: Option<Arc<ConnectionMonitor>>,
 }
 
 impl Body {
-    pub fn new(reader: BodyReader<'static>, framing: Framing, watched: Option<Arc<Witness>>) -> Self {
+    pub fn new(reader: BodyReader<'static>, framing: Framing, watched: Option<Arc<ConnectionMonitor>>) -> Self {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
         Self { reader, framing, left, watched }
     }
@@ -191,10 +194,10 @@ impl Body {
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.left = self.left.map(|left| left.saturating_sub(read as u64));
-        let cut = |witness: &Arc<Witness>| match self.framing {
+        let cut = |monitor: &Arc<ConnectionMonitor>| match self.framing {
             Framing::Length(_) => false, // the client knows
-            Framing::Chunked => witness.ended(),
-            Framing::Connection => witness.torn(),
+            Framing::Chunked => monitor.ended(),
+            Framing::Connection => monitor.torn(),
         };
         if read == 0 && self.watched.as_ref().is_some_and(cut) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -210,8 +213,8 @@ impl Body {
         }
         let mut end = || Ok(self.reader.read(&mut [0])? == 0);
         match &self.watched {
-            Some(witness) => {
-                let (exact, surplus) = witness.surplus(end);
+            Some(monitor) => {
+                let (exact, surplus) = monitor.surplus(end);
                 Ok(exact? && !surplus)
             }
             None => end(),
