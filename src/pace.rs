@@ -7,7 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub use idle::{IdleGate, TransferTime};
-pub use rate::{Direction, RateLimiter, blocks};
+pub use rate::{BlockPlan, Direction, RateLimiter};
 
 use crate::sys;
 

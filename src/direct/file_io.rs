@@ -20,7 +20,7 @@ pub(crate) struct FileIo {
     policy: DirectPolicy,
     /// Every transfer passes there first.
     idle: Option<Arc<IdleGate>>,
-    usual: TransferTime,
+    typical_time: TransferTime,
     mode: AtomicU8,
     why: OnceLock<String>,
     /// For the ways that drop what they read: nobody had any of it cached when that began.
@@ -63,7 +63,7 @@ impl FileIo {
             alignment,
             policy,
             idle: None,
-            usual: TransferTime::default(),
+            typical_time: TransferTime::default(),
             mode: AtomicU8::new(mode as u8),
             why: OnceLock::new(),
             cache_was_empty: OnceLock::new(),
@@ -93,10 +93,10 @@ impl FileIo {
     /// Waits until `len` bytes, or a part of them, may be moved by `transfer`.
     fn in_turn<T>(&self, len: usize, transfer: impl FnOnce(usize) -> T) -> T {
         let idle = self.idle.as_ref().filter(|_| self.mode() != IoMode::InMemory);
-        let turn = idle.map(|idle| idle.enter(&self.usual));
+        let permit = idle.map(|idle| idle.enter(&self.typical_time));
         let unit = if self.aligned() { self.alignment.offset } else { 1 };
-        let most = turn.as_ref().map_or(usize::MAX, |turn| turn.most()) as u64;
-        transfer(len.min((most - most % unit).max(unit) as usize))
+        let max_len = permit.as_ref().map_or(usize::MAX, |permit| permit.max_len()) as u64;
+        transfer(len.min((max_len - max_len % unit).max(unit) as usize))
     }
 
     pub fn ops(&self) -> &dyn FileOps {

@@ -1,19 +1,16 @@
-//! `--idle`: only what nobody else wants of the disks.
+//! `--idle`: use the disks only when nobody else does.
 //!
-//! Every transfer to or from a disk passes here ([`IdleGate::enter`]). Two modes:
+//! Every transfer to or from a disk passes through [`IdleGate::enter`]. The gate has two modes:
 //!
-//! - **alone**: as if there were no `--idle`, but for the idle I/O class. Ten times a second the
-//!   transfers under way are let run out, and in the moment of quiet that follows it looks whether the
-//!   disks work all the same: then somebody else wants them.
-//! - **yielding**: one small transfer at a time, and after each a pause of 0.7 times what it took.
-//!   So two fifths of the time the disk is everybody else's, they never wait for more than one small
-//!   transfer, and a disk that gets slower gets less to do. What the disks do in the pauses are
-//!   others' transfers; when there are none for a while, it is alone again.
+//! - **Alone**: full speed, in the idle I/O class. Ten times a second the gate lets the transfers in flight finish, and
+//!   samples the disks while the copy does nothing. If they are busy, somebody else uses them.
+//! - **Yielding**: one small transfer at a time, and after each a pause of 0.7 times its duration. Others have the disk
+//!   for two fifths of the time and never wait for more than one small transfer, and a disk that slows down gets less to
+//!   do. All activity in the pauses is somebody else's. When there has been none for a while, the mode is "alone" again.
 //!
-//! This needs no help from the I/O scheduler. Where that knows the idle class (mq-deadline, BFQ), large
-//! transfers get it on top. Small ones do not: they would wait until nobody has anything in the queue
-//! (beside a random reader under mq-deadline 165 MB/s instead of 215, and single ones for 28 ms), and the
-//! pauses do as well.
+//! This needs no help from the I/O scheduler. Schedulers that know the idle class (mq-deadline, BFQ) improve on it for
+//! large transfers. Small transfers are not in the idle class, because they would wait until nobody else has a request
+//! queued: next to a random reader under mq-deadline that gave 165 MB/s instead of 215, and delays of 28 ms.
 
 mod disks;
 
@@ -27,59 +24,57 @@ use disks::DiskStats;
 
 use crate::sys;
 
-/// How often it looks while it is alone.
-const EVERY: Duration = Duration::from_millis(100);
-/// How long a look is: long enough for a random reader's dozen of transfers on flash; on a spinning disk
-/// the one that is under way shows.
-const LOOK: Duration = Duration::from_millis(2);
-/// How long it looks again, if it saw a single transfer.
-const LONGER: Duration = Duration::from_millis(10);
-/// What is seen is counted in parts of this.
+/// Time between two samples while alone.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Length of a sample: long enough for a dozen transfers of a random reader on flash. On a spinning disk, the request in
+/// flight is seen.
+const SAMPLE: Duration = Duration::from_millis(2);
+/// Length of a second sample, taken if the first one saw a single transfer.
+const SECOND_SAMPLE: Duration = Duration::from_millis(10);
+/// Samples are weighted in fractions of this.
 const SCALE: u64 = 1000;
-/// Bytes of a transfer while it yields. Of 64, 80, 96, 128, 192, 256 and 384 KiB with pauses of 0.5 to 3
-/// times, this and [`PAUSE`] are the fastest beside which a random reader's p50 stays well below 1.3 times
-/// and its p99 below twice that of a reader alone (on the virtual flash disk of benches/RESULTS.md).
-const SMALL: usize = 96 << 10;
-/// Pauses while it yields, as a multiple of what the transfer took.
+/// Bytes of a transfer while yielding. Of sizes from 64 to 384 KiB with pauses of 0.5 to 3 times the duration, this one
+/// with [`PAUSE`] is the fastest that leaves a random reader's p50 well below 1.3 times, and its p99 below 2 times, what it
+/// has alone (measured on the virtual flash disk of benches/RESULTS.md).
+const SMALL_TRANSFER: usize = 96 << 10;
+/// The pause after a transfer while yielding, as a multiple of its duration.
 const PAUSE: f64 = 0.7;
-/// Who waits for the gate while it yields looks again so often: whoever is through goes on alone, and
-/// need not wake the others after each of thousands of transfers.
-const PATIENT: Duration = Duration::from_millis(2);
-/// Without transfers of others for so long it is alone; longer each time that this was too early.
-const PATIENCE: Duration = Duration::from_millis(250);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(8);
-/// As few transfers of others as this are the filesystem's own, of what the copy did to it.
-const OWN: u64 = 2;
+/// While yielding, waiting threads look at the gate this often. Waking them after each of thousands of transfers would
+/// cost more.
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
+/// After this long without transfers of others, the mode is "alone" again. It doubles each time that was too early.
+const MIN_PATIENCE: Duration = Duration::from_millis(250);
+const MAX_PATIENCE: Duration = Duration::from_secs(8);
+/// Up to this many unexplained transfers are the filesystem's own, caused by the copy.
+const OWN_TRANSFERS: u64 = 2;
 
 thread_local! {
-    /// The I/O class that this thread was given here.
-    static CLASS: Cell<i32> = const { Cell::new(0) };
+    /// The I/O priority that the gate gave this thread.
+    static IO_PRIORITY: Cell<i32> = const { Cell::new(0) };
 }
 
-/// The gate that transfers pass.
+/// Decides when a transfer may start.
 pub struct IdleGate {
-    /// None until [`IdleGate::watch`]: the gate is open.
+    /// Empty until [`IdleGate::watch`]; the gate is open until then.
     disks: OnceLock<DiskStats>,
     state: Mutex<State>,
     changed: Condvar,
-    /// The I/O class and priority that the caller had before; None: it cannot be changed.
-    class: Option<i32>,
+    /// The caller's I/O priority, which is restored at the end. None if it cannot be changed.
+    caller_priority: Option<i32>,
 }
 
 struct State {
     alone: bool,
-    /// Transfers under way; while yielding also the pause after one.
-    inside: usize,
-    /// When it looked last, or while yielding: since when it counts.
-    looked: Instant,
-    /// Transfers of others, counted while yielding.
-    seen: u64,
-    /// Transfers of others in the looks of the last second, the older the less, in parts of [`SCALE`].
-    recent: u64,
+    /// Transfers in flight. While yielding, the pause after a transfer counts as part of it.
+    in_flight: usize,
+    /// Alone: the time of the last sample. Yielding: the start of the current observation.
+    last_sample: Instant,
+    /// Transfers of others in the current observation, while yielding.
+    others: u64,
+    /// Transfers of others in the samples of about the last second, older ones with less weight, times [`SCALE`].
+    recent_others: u64,
     patience: Duration,
-    /// When the mode changed last.
-    since: Instant,
-    /// What to tell the user.
+    last_change: Instant,
     messages: Vec<String>,
 }
 
@@ -90,102 +85,105 @@ impl IdleGate {
         let now = Instant::now();
         let state = State {
             alone: true,
-            inside: 0,
-            looked: now,
-            seen: 0,
-            patience: PATIENCE,
-            recent: 0,
-            since: now.checked_sub(2 * LONGEST_PATIENCE).unwrap_or(now),
+            in_flight: 0,
+            last_sample: now,
+            others: 0,
+            patience: MIN_PATIENCE,
+            recent_others: 0,
+            last_change: now.checked_sub(2 * MAX_PATIENCE).unwrap_or(now),
             messages: Vec::new(),
         };
-        // A container's filter may refuse this; the pauses then have to do without.
-        let class = sys::io_priority().ok().filter(|_| sys::set_io_priority(sys::IO_CLASS_IDLE).is_ok());
-        CLASS.set(if class.is_some() { sys::IO_CLASS_IDLE } else { 0 });
-        Self { disks: OnceLock::new(), state: Mutex::new(state), changed: Condvar::new(), class }
+        // A container's seccomp filter may refuse this. The pauses then have to suffice.
+        let caller_priority = sys::io_priority().ok().filter(|_| sys::set_io_priority(sys::IO_CLASS_IDLE).is_ok());
+        IO_PRIORITY.set(if caller_priority.is_some() { sys::IO_CLASS_IDLE } else { 0 });
+        Self { disks: OnceLock::new(), state: Mutex::new(state), changed: Condvar::new(), caller_priority }
     }
 
-    /// Watches the disks under these files or devices from now on. Only the first call counts.
+    /// Watches the disks under these files or devices from now on. Only the first call has an effect.
     pub fn watch(&self, files: &[&File]) {
         let mut state = self.lock();
         let disks = self.disks.get_or_init(|| DiskStats::of(files));
         let now = Instant::now();
-        state.alone = disks.tell();
-        state.looked = now.checked_sub(EVERY).unwrap_or(now);
+        state.alone = disks.reliable();
+        state.last_sample = now.checked_sub(SAMPLE_INTERVAL).unwrap_or(now);
         state.messages.push(format!("--idle: {}", disks.describe()));
     }
 
-    /// Waits until a transfer may begin. It ends when the [`Permit`] is dropped. `usual`: see [`TransferTime`].
-    pub fn enter<'a>(&'a self, usual: &'a TransferTime) -> Permit<'a> {
+    /// Waits until a transfer may start. The transfer ends when the [`Permit`] is dropped.
+    pub fn enter<'a>(&'a self, typical: &'a TransferTime) -> Permit<'a> {
         let mut state = self.lock();
         loop {
-            let due = state.alone && self.disks.get().is_some() && state.looked.elapsed() >= EVERY;
-            if due && state.inside == 0 {
-                self.look(&mut state);
+            let sample_due =
+                state.alone && self.disks.get().is_some() && state.last_sample.elapsed() >= SAMPLE_INTERVAL;
+            if sample_due && state.in_flight == 0 {
+                self.sample(&mut state);
                 continue;
             }
-            if state.inside == 0 || state.alone && !due {
+            if state.in_flight == 0 || state.alone && !sample_due {
                 break;
             }
-            state = match state.alone {
-                true => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                false => self.changed.wait_timeout(state, PATIENT).unwrap_or_else(PoisonError::into_inner).0,
+            state = if state.alone {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.changed.wait_timeout(state, RETRY_INTERVAL).unwrap_or_else(PoisonError::into_inner).0
             };
         }
-        state.inside += 1;
+        state.in_flight += 1;
         let yielding = !state.alone;
         drop(state);
-        self.belong(yielding);
-        Permit { idle: self, usual, yielding, began: Instant::now() }
+        self.set_priority(yielding);
+        Permit { gate: self, typical, yielding, start: Instant::now() }
     }
 
-    /// Puts the calling thread into the I/O class of the mode.
-    fn belong(&self, yielding: bool) {
-        // Never above what the caller had.
-        let yielding = yielding && self.class.is_some_and(|class| class >> 13 != sys::IO_CLASS_IDLE >> 13);
-        let wanted = if yielding { sys::IO_CLASS_LAST } else { sys::IO_CLASS_IDLE };
-        if self.class.is_some() && CLASS.get() != wanted && sys::set_io_priority(wanted).is_ok() {
-            CLASS.set(wanted);
+    /// Gives the calling thread the I/O priority of the mode.
+    fn set_priority(&self, yielding: bool) {
+        let Some(caller_priority) = self.caller_priority else { return };
+        // A caller that is in the idle class itself stays there.
+        let caller_idle = caller_priority >> 13 == sys::IO_CLASS_IDLE >> 13;
+        let priority = if yielding && !caller_idle { sys::IO_CLASS_LAST } else { sys::IO_CLASS_IDLE };
+        if IO_PRIORITY.get() != priority && sys::set_io_priority(priority).is_ok() {
+            IO_PRIORITY.set(priority);
         }
     }
 
-    /// Is somebody else there? None of our own transfers is under way.
-    fn look(&self, state: &mut State) {
+    /// Looks for transfers of others while none of the copy's own is in flight.
+    fn sample(&self, state: &mut State) {
         let Some(disks) = self.disks.get() else { return };
-        let mut seen = disks.during(LOOK);
-        if seen == 1 {
-            seen += disks.during(LONGER); // it may be the filesystem's own
+        let mut others = disks.transfers_during(SAMPLE);
+        if others == 1 {
+            others += disks.transfers_during(SECOND_SAMPLE); // a single one may be the filesystem's own
         }
-        // Who comes rarely is seen now and then: the looks of about a second count together.
-        state.recent = state.recent * 9 / 10 + seen * SCALE;
-        state.looked = Instant::now();
-        self.changed.notify_all(); // those who waited for this
-        if state.recent >= OWN * SCALE * 9 / 10 {
-            state.recent = 0;
-            let soon = state.since.elapsed() < 2 * LONGEST_PATIENCE;
-            state.patience = if soon { (state.patience * 2).min(LONGEST_PATIENCE) } else { PATIENCE };
-            self.turn(state, false, &format!("others use {}: yielding", disks.describe_briefly()));
+        // Somebody who comes rarely is in few samples, so the samples of about a second are added up.
+        state.recent_others = state.recent_others * 9 / 10 + others * SCALE;
+        state.last_sample = Instant::now();
+        self.changed.notify_all(); // wakes the threads that waited for the sample
+        if state.recent_others >= OWN_TRANSFERS * SCALE * 9 / 10 {
+            state.recent_others = 0;
+            let soon = state.last_change.elapsed() < 2 * MAX_PATIENCE;
+            state.patience = if soon { (state.patience * 2).min(MAX_PATIENCE) } else { MIN_PATIENCE };
+            self.change_mode(state, false, &format!("others use {}: yielding", disks.names()));
         }
     }
 
-    /// While yielding: so many transfers of others in the pause that ends.
-    fn count(&self, state: &mut State, seen: u64) {
-        state.seen += seen;
-        if state.looked.elapsed() < state.patience {
+    /// Counts transfers of others in a pause. Ends the yielding if there were none for long enough.
+    fn observe_pause(&self, state: &mut State, others: u64) {
+        state.others += others;
+        if state.last_sample.elapsed() < state.patience {
             return;
         }
-        if state.seen <= OWN && self.disks.get().is_some_and(DiskStats::tell) {
+        if state.others <= OWN_TRANSFERS && self.disks.get().is_some_and(DiskStats::reliable) {
             let quiet = state.patience.as_secs_f64();
-            self.turn(state, true, &format!("nobody else for {quiet} s: alone"));
+            self.change_mode(state, true, &format!("nobody else used the disk for {quiet} s: alone"));
         }
-        (state.seen, state.looked) = (0, Instant::now());
+        (state.others, state.last_sample) = (0, Instant::now());
     }
 
-    fn turn(&self, state: &mut State, alone: bool, what: &str) {
-        (state.alone, state.seen, state.since) = (alone, 0, Instant::now());
-        state.messages.push(format!("--idle: {what}"));
+    fn change_mode(&self, state: &mut State, alone: bool, message: &str) {
+        (state.alone, state.others, state.last_change) = (alone, 0, Instant::now());
+        state.messages.push(format!("--idle: {message}"));
     }
 
-    /// What it saw since it was last asked.
+    /// What was observed since the last call.
     pub fn take_messages(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().messages)
     }
@@ -197,61 +195,59 @@ impl IdleGate {
 
 impl Drop for IdleGate {
     fn drop(&mut self) {
-        // The thread may be a caller's. The class was its own, so it is not refused.
-        let _ = self.class.map(sys::set_io_priority);
+        // The thread may belong to a user of the library. Going back to its own priority is always allowed.
+        let _ = self.caller_priority.map(sys::set_io_priority);
     }
 }
 
-/// What a transfer of one file takes while it yields, in nanoseconds, less what is out of the ordinary.
+/// The typical duration of a small transfer of one file, in nanoseconds. Outliers hardly change it.
 #[derive(Default)]
 pub struct TransferTime(AtomicU64);
 
 impl TransferTime {
-    /// How long to leave the disk alone after a transfer that took so long.
-    fn pause(&self, took: Duration) -> Duration {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let usual = match self.0.load(Ordering::Relaxed) {
-            0 => took,
-            usual => usual,
-        };
-        // A disk that hangs for a moment is no busy one.
-        let took = took.min(2 * usual);
-        let usual = if took < usual { took } else { usual + (took - usual) / 32 };
-        self.0.store(usual, Ordering::Relaxed);
-        Duration::from_nanos(took).mul_f64(PAUSE)
+    /// Records a duration, and returns how long to leave the disk alone after it.
+    fn pause_after(&self, duration: Duration) -> Duration {
+        let duration = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let recorded = self.0.load(Ordering::Relaxed);
+        let typical = if recorded == 0 { duration } else { recorded };
+        // A disk that hangs for a moment is not a busy disk.
+        let duration = duration.min(2 * typical);
+        let typical = if duration < typical { duration } else { typical + (duration - typical) / 32 };
+        self.0.store(typical, Ordering::Relaxed);
+        Duration::from_nanos(duration).mul_f64(PAUSE)
     }
 }
 
-/// One transfer.
+/// The right to do one transfer.
 pub struct Permit<'a> {
-    idle: &'a IdleGate,
-    usual: &'a TransferTime,
+    gate: &'a IdleGate,
+    typical: &'a TransferTime,
     yielding: bool,
-    began: Instant,
+    start: Instant,
 }
 
 impl Permit<'_> {
-    /// The most bytes that it should move.
-    pub fn most(&self) -> usize {
-        if self.yielding { SMALL } else { usize::MAX }
+    /// The most bytes that the transfer should move.
+    pub fn max_len(&self) -> usize {
+        if self.yielding { SMALL_TRANSFER } else { usize::MAX }
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let idle = self.idle;
-        // Nobody else is inside, and nobody comes in.
-        let pause = || self.usual.pause(self.began.elapsed());
-        let seen = idle.disks.get().filter(|_| self.yielding).map(|disks| disks.during(pause()));
-        let mut state = idle.lock();
-        if let Some(seen) = seen {
-            idle.count(&mut state, seen);
+        let gate = self.gate;
+        // While yielding, this is the only transfer, and nothing starts until the pause is over.
+        let disks = gate.disks.get().filter(|_| self.yielding);
+        let others = disks.map(|disks| disks.transfers_during(self.typical.pause_after(self.start.elapsed())));
+        let mut state = gate.lock();
+        if let Some(others) = others {
+            gate.observe_pause(&mut state, others);
         }
-        state.inside -= 1;
+        state.in_flight -= 1;
         let wake = state.alone;
         drop(state);
         if wake {
-            idle.changed.notify_all();
+            gate.changed.notify_all();
         }
     }
 }

@@ -1,29 +1,50 @@
-//! `--rate-limit`: so many bytes per second, evenly.
+//! `--rate-limit`: an even rate in bytes per second.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Whoever comes late may make up for so much; the rest is lost, so that no burst follows a stall.
+/// A late block may catch up by this much. What is later than that is lost, so that no burst follows a stall.
 const SLACK: Duration = Duration::from_millis(1);
-/// So much slower than the limit that, with the slack, no tenth of a second sees more than its share
-/// and one block.
+/// The rate used, as a share of the limit: with the slack, no tenth of a second has more than its share and one block.
 const MARGIN: f64 = 0.99;
-/// About so many blocks a second, if they are not to be smaller than this: a disk is never busy with one
-/// for long, and there is no burst.
-const BLOCKS: u64 = 4000;
-const SMALLEST: u64 = 64 << 10;
-/// A whole number of the usual sectors and pages, and of chunks of a BLAKE3 tree.
-const STEP: u64 = 16 << 10;
-/// Bytes per second that one worker can move in such blocks on a flash disk. One is kinder than two: who
-/// shares the disk never waits for more than one block.
-const WORKER: u64 = 350_000_000;
+/// Blocks per second to aim at, unless they would be smaller than [`MIN_BLOCK`]: small blocks do not keep the disk busy
+/// for long, and make no bursts.
+const BLOCKS_PER_SECOND: u64 = 4000;
+/// In bytes.
+const MIN_BLOCK: u64 = 64 << 10;
+/// Block sizes are a multiple of this, in bytes: whole sectors and pages, and whole chunks of a BLAKE3 tree.
+const BLOCK_STEP: u64 = 16 << 10;
+/// Bytes per second that one worker can copy in such blocks on a flash disk. One worker is kinder than two: other users of
+/// the disk never wait for more than one block.
+const WORKER_RATE: u64 = 350_000_000;
 
-/// Reading and writing, each at most at the rate: a block begins when the time of the one before it
-/// has passed, whichever worker has it.
+/// The size and number of the blocks of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlan {
+    /// Bytes per block.
+    pub size: u64,
+    /// Blocks in flight.
+    pub in_flight: u64,
+}
+
+impl BlockPlan {
+    /// Smaller and fewer blocks, as suits a limit of `rate_limit` bytes per second.
+    pub fn for_rate(self, rate_limit: u64) -> Self {
+        let even = rate_limit / BLOCKS_PER_SECOND;
+        let size = (even - even % BLOCK_STEP).max(MIN_BLOCK);
+        Self { size: self.size.min(size), in_flight: self.in_flight.min(rate_limit.div_ceil(WORKER_RATE)) }
+    }
+}
+
+/// Limits reading and writing, each to the same rate. A block may start when the time of the previous one is over, no
+/// matter which worker has it.
 pub struct RateLimiter {
-    limit: Option<f64>,
-    sides: [Mutex<Instant>; 2],
-    over: (Mutex<bool>, Condvar),
+    /// In bytes per second.
+    rate: Option<f64>,
+    /// When the next block may start, for each [`Direction`].
+    next_start: [Mutex<Instant>; 2],
+    cancelled: Mutex<bool>,
+    cancel: Condvar,
 }
 
 /// Which limit a block falls under.
@@ -35,71 +56,72 @@ pub enum Direction {
     Write,
 }
 
-/// The block size in bytes, and the number of blocks in flight, that suit a limit; at most the usual ones.
-pub fn blocks(limit: u64, usual: (u64, u64)) -> (u64, u64) {
-    let even = limit / BLOCKS;
-    (usual.0.min((even - even % STEP).max(SMALLEST)), usual.1.min(limit.div_ceil(WORKER)))
-}
-
 impl RateLimiter {
-    /// `limit`: bytes per second; None: no limit.
+    /// `limit` is in bytes per second; None is no limit.
     pub fn new(limit: Option<u64>) -> Self {
         let now = Instant::now();
-        let limit = limit.map(|limit| limit as f64 * MARGIN);
-        Self { limit, sides: [Mutex::new(now), Mutex::new(now)], over: Default::default() }
+        Self {
+            rate: limit.map(|limit| limit as f64 * MARGIN),
+            next_start: [Mutex::new(now), Mutex::new(now)],
+            cancelled: Mutex::new(false),
+            cancel: Condvar::new(),
+        }
     }
 
     /// True if there is a limit.
     pub fn limits(&self) -> bool {
-        self.limit.is_some()
+        self.rate.is_some()
     }
 
-    /// Waits until `bytes` may move.
-    pub fn wait(&self, side: Direction, bytes: usize) {
-        let Some(begin) = self.book(side, bytes, Instant::now()) else { return };
-        let (over, ended) = &self.over;
-        let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(left) = begin.checked_duration_since(Instant::now()).filter(|left| !left.is_zero() && !*over) {
-            over = ended.wait_timeout(over, left).unwrap_or_else(PoisonError::into_inner).0;
+    /// Waits until `bytes` may be moved, or until the limiter is cancelled.
+    pub fn wait(&self, direction: Direction, bytes: usize) {
+        let Some(start) = self.reserve(direction, bytes, Instant::now()) else { return };
+        let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*cancelled {
+            let left = start.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            cancelled = self.cancel.wait_timeout(cancelled, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Takes the next place in time for `bytes`. None: there is no limit, or nothing to move (a hole).
-    fn book(&self, side: Direction, bytes: usize, now: Instant) -> Option<Instant> {
-        let cost = self.cost(bytes).filter(|cost| !cost.is_zero())?;
-        // Writes fall halfway between two reads: a disk that has both rests in between.
-        let halfway = match side {
+    /// Reserves the next time slot for `bytes`. None: there is no limit, or nothing to move (a hole).
+    fn reserve(&self, direction: Direction, bytes: usize, now: Instant) -> Option<Instant> {
+        let duration = self.duration(bytes).filter(|duration| !duration.is_zero())?;
+        // Writes start halfway between two reads, so that a disk that serves both rests in between.
+        let halfway = match direction {
             Direction::Read => None,
-            Direction::Write => self.next(Direction::Read).checked_sub(cost / 2),
+            Direction::Write => self.next_start(Direction::Read).checked_sub(duration / 2),
         };
-        let mut next = self.next(side);
-        let begin = (*next).max(now.checked_sub(SLACK).unwrap_or(now));
-        let begin = halfway.map_or(begin, |halfway| begin.max(halfway));
-        *next = begin + cost;
-        Some(begin)
+        let mut next_start = self.next_start(direction);
+        let start = (*next_start).max(now.checked_sub(SLACK).unwrap_or(now));
+        let start = halfway.map_or(start, |halfway| start.max(halfway));
+        *next_start = start + duration;
+        Some(start)
     }
 
-    /// The last of `bytes` have just come: what follows does not come at once with them.
-    pub fn ended(&self, side: Direction, bytes: usize) {
-        let Some(cost) = self.cost(bytes) else { return };
-        let mut next = self.next(side);
+    /// Delays the next block by the time of `bytes` that have just arrived, so that both do not come at once.
+    pub fn arrived(&self, direction: Direction, bytes: usize) {
+        let Some(duration) = self.duration(bytes) else { return };
+        let mut next_start = self.next_start(direction);
         let now = Instant::now();
-        *next = (*next).max(now.checked_sub(SLACK).unwrap_or(now) + cost);
+        *next_start = (*next_start).max(now.checked_sub(SLACK).unwrap_or(now) + duration);
     }
 
-    /// The copy is over before its time: nobody waits on.
+    /// Ends all waiting: the copy has failed.
     pub fn cancel(&self) {
-        *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.over.1.notify_all();
+        *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.cancel.notify_all();
     }
 
-    fn next(&self, side: Direction) -> MutexGuard<'_, Instant> {
-        self.sides[side as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_start(&self, direction: Direction) -> MutexGuard<'_, Instant> {
+        self.next_start[direction as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cost(&self, bytes: usize) -> Option<Duration> {
-        // Never so long that clocks cannot add it up.
-        self.limit.map(|limit| Duration::from_secs_f64((bytes as f64 / limit).min(1e9)))
+    fn duration(&self, bytes: usize) -> Option<Duration> {
+        // Capped, so that adding it to a time cannot overflow.
+        self.rate.map(|rate| Duration::from_secs_f64((bytes as f64 / rate).min(1e9)))
     }
 }
 
@@ -118,55 +140,56 @@ mod tests {
             (20 << 30, 4 << 20, 4),
             (u64::MAX, 4 << 20, 4),
         ] {
-            assert_eq!(blocks(limit, (4 << 20, 4)), (size, depth), "{limit}");
+            let default = BlockPlan { size: 4 << 20, in_flight: 4 };
+            assert_eq!(default.for_rate(limit), BlockPlan { size, in_flight: depth }, "{limit}");
         }
     }
 
-    /// By a clock of its own: whoever comes, whenever, and however late he was.
+    /// With a simulated clock, so that a busy machine does not matter.
     #[test]
     fn no_tenth_of_a_second_sees_more_than_its_share_and_one_block() {
         const LIMIT: u64 = 200_000_000;
         const BLOCK: usize = 64 << 10;
         let rate = RateLimiter::new(Some(LIMIT));
         let mut now = Instant::now();
-        let (began, mut random, mut moved) = (now, 1u64, [Vec::new(), Vec::new()]);
+        let (start_of_test, mut random, mut moved) = (now, 1u64, [Vec::new(), Vec::new()]);
         for i in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             now += match i % 500 {
                 0 => Duration::from_millis(random >> 57), // a stall
                 _ => Duration::from_nanos((random >> 33) % 700_000),
             };
-            for side in [Direction::Read, Direction::Write] {
-                let begin = rate.book(side, BLOCK, now).map_or(now, |begin| begin.max(now));
-                moved[side as usize].push((begin - began).as_secs_f64());
+            for direction in [Direction::Read, Direction::Write] {
+                let start = rate.reserve(direction, BLOCK, now).map_or(now, |start| start.max(now));
+                moved[direction as usize].push((start - start_of_test).as_secs_f64());
             }
         }
-        let most = LIMIT as f64 * 0.1 / BLOCK as f64 + 1.0;
+        let limit = LIMIT as f64 * 0.1 / BLOCK as f64 + 1.0;
         for moved in moved {
             assert!(moved.is_sorted());
             let mut fullest = 0;
             for (i, begin) in moved.iter().enumerate() {
                 let window = moved[i..].iter().take_while(|at| **at - begin <= 0.1).count();
-                assert!(window as f64 <= most, "{window} blocks after {begin} s, {most} allowed");
+                assert!(window as f64 <= limit, "{window} blocks after {begin} s, {limit} allowed");
                 fullest = fullest.max(window);
             }
-            assert!(fullest as f64 > most * 0.95, "{fullest} blocks in the fullest, {most} allowed");
+            assert!(fullest as f64 > limit * 0.95, "{fullest} blocks in the fullest window, {limit} allowed");
         }
     }
 
     #[test]
-    fn what_came_late_is_followed_after_its_time() {
+    fn a_late_arrival_delays_the_next_block() {
         let rate = RateLimiter::new(Some(1_000_000));
         let now = Instant::now();
-        assert!(rate.book(Direction::Read, 100_000, now).is_some_and(|begin| begin <= now));
-        assert_eq!(rate.book(Direction::Write, 0, now), None, "a hole waits for nothing");
-        rate.ended(Direction::Read, 100_000);
+        assert!(rate.reserve(Direction::Read, 100_000, now).is_some_and(|begin| begin <= now));
+        assert_eq!(rate.reserve(Direction::Write, 0, now), None, "a hole does not wait");
+        rate.arrived(Direction::Read, 100_000);
         let late = now + Duration::from_millis(95);
-        assert!(rate.book(Direction::Read, 1, late).is_some_and(|begin| begin > late));
+        assert!(rate.reserve(Direction::Read, 1, late).is_some_and(|begin| begin > late));
     }
 
     #[test]
-    fn nobody_waits_when_it_is_over() {
+    fn cancelling_ends_all_waiting() {
         let rate = RateLimiter::new(Some(1));
         rate.wait(Direction::Write, 1000);
         std::thread::scope(|scope| {

@@ -162,7 +162,7 @@ impl Source for StreamSource {
         }
         let buffer = &mut block.buffer[placement.lead..placement.lead + wanted];
         let read = self.fill(buffer, sequencer).map_err(|e| fail(e).at(self.skip + state.offset))?;
-        self.pace.rate.ended(Direction::Read, read);
+        self.pace.rate.arrived(Direction::Read, read);
         if sequencer.is_cancelled() {
             return Ok(false);
         }
