@@ -1,4 +1,4 @@
-//! What stands under the destination's name, so that a sudden end can clean up and say so.
+//! What is under the destination's name, so that a copy that ends early can clean up and say so.
 
 use std::fs::File;
 use std::io;
@@ -8,24 +8,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{plain, quoted};
 
-/// Shared by the copy and by whoever may end it, such as a thread that waits for signals.
+/// Shared by the copy and by whoever may end it early, such as a thread that watches for signals.
 #[derive(Default)]
-pub struct Cleanup(Mutex<State>, AtomicBool);
+pub struct Cleanup {
+    state: Mutex<State>,
+    exit_claimed: AtomicBool,
+}
 
-/// Ends a file that can be kept: keeps it, if that is asked for and worth it, and says so; else removes it.
+/// Ends a temporary file that can be kept. With true it keeps the file if that is wanted and worthwhile, and returns a
+/// message about it; otherwise it removes the file.
 pub(crate) type Keep = Box<dyn Fn(bool) -> io::Result<Option<String>> + Send>;
 
-/// A file that is being built, apart from its content.
+/// How to remove a file that is being built.
 #[derive(Default)]
 pub(crate) struct Temporary {
-    /// The hidden name that it has until it is complete.
+    /// Its hidden name. None if it has no name at all.
     pub path: Option<PathBuf>,
-    /// For one that is more than deleted when the copy ends early.
+    /// For a file that can be kept.
     pub keep: Option<Keep>,
 }
 
 impl Temporary {
-    /// Removes it, or keeps it and says so.
     fn end(&self, keep: bool) -> io::Result<Option<String>> {
         match (&self.keep, &self.path) {
             (Some(end), _) => end(keep),
@@ -37,26 +40,34 @@ impl Temporary {
 
 #[derive(Default)]
 enum State {
-    /// Nothing was touched.
+    /// Nothing has been touched.
     #[default]
     Untouched,
-    /// The new content is being built beside the name.
+    /// The new content is being written to a file without the final name.
     Building { name: PathBuf, existed: bool, temporary: Temporary },
-    /// The destination's own bytes are being overwritten. `reserved`: space behind its end may have
-    /// been set aside, to be given back through `file`. `touched`: a write began.
-    Overwriting { name: PathBuf, file: Option<File>, reserved: bool, touched: bool },
-    /// The new content has the name.
+    /// The destination's own bytes are being overwritten.
+    Overwriting {
+        name: PathBuf,
+        /// None for a device.
+        file: Option<File>,
+        /// Space past the end of `file` may have been reserved.
+        reserved: bool,
+        /// A write has begun.
+        touched: bool,
+    },
+    /// The new content has the final name.
     Published { name: PathBuf },
-    /// It ended early: nothing may be published any more.
-    Abandoned { left: Option<String> },
+    /// The copy ended early; nothing may be published any more.
+    Abandoned { message: Option<String> },
 }
 
 impl Cleanup {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on new content is being built for `name`. `create` makes the file; nobody can abandon the copy between the two.
+    /// Calls `create` to make the file in which new content for `name` is built. The copy cannot be abandoned while `create`
+    /// runs, so the file cannot be left behind. Fails if the copy was abandoned before.
     pub(crate) fn build<T>(
         &self,
         name: &Path,
@@ -72,35 +83,35 @@ impl Cleanup {
         Ok(file)
     }
 
-    /// From now on `name`'s own bytes are to be overwritten; `file`, unless it is a device.
+    /// The own bytes of `name` are going to be overwritten. `file` is None for a device.
     pub(crate) fn overwrite(&self, name: &Path, file: Option<File>) {
         let mut state = self.lock();
-        // Of a copy that begins anew, an earlier attempt may have touched it.
+        // A copy that starts over may have written before.
         let touched = matches!(*state, State::Overwriting { touched: true, .. });
         *state = State::Overwriting { name: name.into(), file, reserved: false, touched };
     }
 
-    /// Space behind the end is being set aside for what is to be overwritten.
+    /// Space past the end of the file that is overwritten is going to be reserved.
     pub(crate) fn reserving(&self) {
         if let State::Overwriting { reserved, .. } = &mut *self.lock() {
             *reserved = true;
         }
     }
 
-    /// The first write to what is to be overwritten begins.
+    /// The first write to the file that is overwritten is going to begin.
     pub(crate) fn touch(&self) {
         if let State::Overwriting { touched, .. } = &mut *self.lock() {
             *touched = true;
         }
     }
 
-    /// Claims the right to end the program: true for the first who asks. A signal and an ordinary end
-    /// must not both tell their story.
-    pub fn claim(&self) -> bool {
-        !self.1.swap(true, Ordering::AcqRel)
+    /// Claims the right to end the program: true for the first caller only. Either a signal or the ordinary end reports the
+    /// outcome, not both.
+    pub fn claim_exit(&self) -> bool {
+        !self.exit_claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// Gives the new content its name by `publish`, unless the copy was abandoned.
+    /// Calls `publish` to give the new content its name. Fails if the copy was abandoned.
     pub(crate) fn publish(&self, publish: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.lock();
         let State::Building { name, .. } = &*state else { return Err(io::ErrorKind::Interrupted.into()) };
@@ -110,75 +121,74 @@ impl Cleanup {
         Ok(())
     }
 
-    /// Takes back what was begun, so that the copy can begin anew. False: it was ended meanwhile, or
-    /// what was written cannot be taken back.
+    /// Undoes what was begun, so that the copy can start over. False: the copy was abandoned, or what was written cannot be
+    /// undone.
     pub(crate) fn roll_back(&self) -> bool {
         let mut state = self.lock();
         match &*state {
             State::Building { temporary, .. } => {
                 if temporary.end(false).is_err() {
-                    return false; // it would be left behind; ending the copy tells
+                    return false; // the file is left behind; `abandon` says so
                 }
                 *state = State::Untouched;
                 true
             }
-            // A device: it is written over from the start. A file could keep a longer end.
+            // A device is overwritten from the start. A file could keep bytes past a shorter new end.
             State::Overwriting { file: None, .. } => true,
             _ => false,
         }
     }
 
-    /// Ends the copy before its time: removes a named temporary or, for `--resume`, keeps it; lets
-    /// nothing be published any more, and says what is left. The same answer however often it is asked.
+    /// Ends the copy early: removes the temporary file or, for --resume, keeps it, and prevents any later publication.
+    /// Returns a message about what is left; every call returns the same.
     pub fn abandon(&self) -> Option<String> {
         self.end(true)
     }
 
-    /// As [`Cleanup::abandon`], but what was copied is wrong, and not worth keeping.
+    /// Like [`Cleanup::abandon`], but keeps nothing, because what was copied is wrong.
     pub(crate) fn discard(&self) -> Option<String> {
         self.end(false)
     }
 
     fn end(&self, keep: bool) -> Option<String> {
         let mut state = self.lock();
-        let left = match &*state {
+        let message = match &*state {
             State::Untouched => None,
-            State::Building { name, existed, temporary } => {
-                let name = quoted(name);
-                let mut left = match existed {
-                    true => format!("{name} is as it was"),
-                    false => format!("{name} was not created"),
-                };
-                match temporary.end(keep) {
-                    Ok(Some(kept)) => left += &format!("; {kept}"),
-                    Ok(None) => {}
-                    Err(e) => {
-                        let path = temporary.path.as_deref().map_or("a hidden file".to_string(), quoted);
-                        left += &format!("; {path} is left behind and can be deleted ({})", plain(&e));
-                    }
-                }
-                Some(left)
-            }
+            State::Building { name, existed, temporary } => Some(end_building(name, *existed, temporary, keep)),
             State::Overwriting { name, file, reserved, touched } => {
-                let mut left = match touched {
-                    true => format!("{} may be partly overwritten", quoted(name)),
-                    false => format!("{} is as it was", quoted(name)),
-                };
-                // Setting the length that it has frees what is allocated behind it.
-                let file = file.as_ref().filter(|_| *reserved);
-                let given_back = file.map(|file| file.metadata().and_then(|found| file.set_len(found.len())));
-                if let Some(Err(e)) = given_back {
-                    left += &format!("; space behind its end could not be given back ({e})");
-                }
-                Some(left)
+                Some(end_overwriting(name, file.as_ref().filter(|_| *reserved), *touched))
             }
             State::Published { name } => {
-                Some(format!("{} is complete, but a power failure may still undo it", quoted(name)))
+                Some(format!("{} is complete, but a power failure may still undo the copy", quoted(name)))
             }
-            State::Abandoned { left } => left.clone(),
+            State::Abandoned { message } => message.clone(),
         };
-        *state = State::Abandoned { left: left.clone() };
-        left
+        *state = State::Abandoned { message: message.clone() };
+        message
+    }
+}
+
+fn end_building(name: &Path, existed: bool, temporary: &Temporary, keep: bool) -> String {
+    let unchanged = if existed { "is as it was" } else { "was not created" };
+    let message = format!("{} {unchanged}", quoted(name));
+    match temporary.end(keep) {
+        Ok(Some(kept)) => format!("{message}; {kept}"),
+        Ok(None) => message,
+        Err(e) => {
+            let path = temporary.path.as_deref().map_or("a hidden file".to_string(), quoted);
+            format!("{message}; {path} is left behind and can be deleted ({})", plain(&e))
+        }
+    }
+}
+
+/// `reserved`: the file, if space past its end was reserved.
+fn end_overwriting(name: &Path, reserved: Option<&File>, touched: bool) -> String {
+    let state = if touched { "may be partly overwritten" } else { "is as it was" };
+    let message = format!("{} {state}", quoted(name));
+    // Setting a file to the length it already has frees the space past its end.
+    match reserved.map(|file| file.metadata().and_then(|metadata| file.set_len(metadata.len()))) {
+        Some(Err(e)) => format!("{message}; space reserved past its end could not be freed ({})", plain(&e)),
+        _ => message,
     }
 }
 
@@ -187,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_published_after_it_was_abandoned() -> io::Result<()> {
+    fn nothing_is_published_after_the_copy_was_abandoned() -> io::Result<()> {
         let cleanup = Cleanup::default();
         cleanup.build(Path::new("x"), true, || Ok(((), Temporary::default())))?;
         assert_eq!(cleanup.abandon().as_deref(), Some("'x' is as it was"));

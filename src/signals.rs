@@ -1,7 +1,9 @@
-//! Signals: clean up, say what is left, and end by the signal that came, whatever the workers are
-//! doing. A read from a pipe that nobody writes to cannot be waited for; nor can a standard error
-//! that nobody reads.
+//! Signals: cleans up, says what is left, and ends the program by the signal that came.
+//!
+//! This does not wait for the workers, which may be blocked: in a read from a pipe that nobody writes to, or in a write to
+//! a standard error that nobody reads.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,27 +14,27 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Time allowed for the last messages.
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Watches from now on. SIGUSR1 only shows how far the copy is. Signals that whoever started us
-/// ignores, as nohup(1) does, stay ignored.
-pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> std::io::Result<()> {
-    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
-    let mut signals = Signals::new(wanted)?;
+/// Starts a thread that watches for signals. SIGUSR1 prints a progress line. Signals that are ignored already, as by
+/// nohup(1), stay ignored.
+pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> io::Result<()> {
+    let watched = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
+    let mut signals = Signals::new(watched)?;
     let watch = move || {
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 let display = display.clone();
-                aside(Duration::ZERO, move || display.print(&display.line()));
+                run_with_timeout(Duration::ZERO, move || display.print(&display.line()));
                 continue;
             }
-            if cleanup.claim() {
-                let (display, left) = (display.clone(), cleanup.abandon());
-                aside(LAST_WORDS, move || last_words(&display, signal, left));
+            if cleanup.claim_exit() {
+                let (display, state) = (display.clone(), cleanup.abandon());
+                run_with_timeout(MESSAGE_TIMEOUT, move || print_end(&display, signal, state));
             } else {
-                // The copy has ended by itself, and is saying so.
-                std::thread::sleep(LAST_WORDS);
+                // The copy has ended by itself and is printing its own report.
+                std::thread::sleep(MESSAGE_TIMEOUT);
             }
             let _ = emulate_default_handler(signal);
             std::process::exit(128 + signal);
@@ -42,23 +44,23 @@ pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> std::io::R
     Ok(())
 }
 
-fn last_words(display: &ProgressDisplay, signal: i32, left: Option<String>) {
+fn print_end(display: &ProgressDisplay, signal: i32, destination_state: Option<String>) {
     display.clear();
     let name = signal_name(signal).unwrap_or("a signal");
     display.print(&format!("dio-cp: ended by {name} after {}", display.line()));
-    if let Some(left) = left {
-        display.print(&format!("dio-cp: {left}"));
+    if let Some(state) = destination_state {
+        display.print(&format!("dio-cp: {state}"));
     }
 }
 
-/// Does `work` in a thread of its own, and waits for it for `limit` at most.
-fn aside(limit: Duration, work: impl FnOnce() + Send + 'static) {
+/// Does `work` in another thread, and waits for it no longer than `timeout`.
+fn run_with_timeout(timeout: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel::<()>();
     let work = move || {
         work();
         drop(done);
     };
     if std::thread::Builder::new().spawn(work).is_ok() {
-        let _ = wait.recv_timeout(limit); // done, or too late
+        let _ = wait.recv_timeout(timeout); // whether it is done or timed out does not matter
     }
 }
