@@ -1,265 +1,156 @@
-//! The command line, validated into a [`Job`]. Pure: nothing is opened and nobody is asked.
+//! The command line, validated into a [`Job`]. Pure: nothing is opened.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use crate::check::digest::from_hex;
-use crate::cli::{Cli, When};
+use crate::cli::Cli;
 use crate::direct::DirectPolicy;
 use crate::error::{Error, Result, quoted};
-use crate::job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Sparse};
-use crate::pace;
+use crate::job::{Checksum, Endpoint, HttpOptions, Job};
+use crate::pace::BlockPlan;
 
-/// More memory than this for buffers makes no copy faster.
-const MOST_MEMORY: u64 = 1 << 30;
-/// More threads than this make no copy faster.
-const MOST_WORKERS: u64 = 1024;
-/// More connections than this to one server are an attack on it.
-const MOST_CONNECTIONS: u32 = 64;
-/// A year: what is longer is a mistake, and clocks can add it up.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(31_536_000);
+/// More memory than this for buffers does not make a copy faster.
+const MAX_BUFFER_MEMORY: u64 = 1 << 30;
 
-/// Validates the arguments. Every error says what would be right.
+/// Turns the arguments into a job, or says which of them do not fit together.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
-    if let Some(word) = cli.more.first() {
-        let word = quoted(std::path::Path::new(word));
-        return Err(Error::usage(format!("unexpected argument {word}: a copy has one SRC and one DST"))
-            .hint("one dio-cp for each file; --residency takes many"));
+    if let Some(extra) = cli.more.first() {
+        let extra = quoted(Path::new(extra));
+        return Err(Error::usage(format!("unexpected argument {extra}: a copy has one SRC and one DST"))
+            .hint("run dio-cp once for each file"));
     }
-    let to = cli.destination.as_deref().unwrap_or_default();
-    let (source, destination) = (end(&cli.source)?, end(to)?);
-    let optional = |name, value: &Option<String>| value.as_ref().map(|value| size(name, value)).transpose();
-    let rate_limit = optional("--rate-limit", &cli.rate_limit)?;
-    if rate_limit == Some(0) {
-        return Err(Error::usage("--rate-limit 0: nothing would ever be copied; without the option there is no limit"));
+    let source = endpoint(&cli.source)?;
+    let destination = endpoint(cli.destination.as_deref().unwrap_or_default())?;
+    check_conflicts(cli, &source, &destination)?;
+    let http = http_options(cli);
+    let blocks = block_plan(cli, &http)?;
+    let seek = cli.seek.unwrap_or(0);
+    let skip = cli.skip.unwrap_or(0);
+    let past_largest_offset =
+        |start: u64| start.checked_add(cli.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
+    if past_largest_offset(skip) || past_largest_offset(seek) {
+        return Err(Error::usage("--skip, --seek or --count goes past the largest possible offset (8 EiB)"));
     }
-    let usual = (Job::BLOCK_SIZE as u64, Job::QUEUE_DEPTH as u64);
-    let usual = rate_limit.map_or(usual, |limit| pace::blocks(limit, usual));
-    let block_size = optional("--block-size", &cli.block_size)?.unwrap_or(usual.0);
-    if block_size == 0 {
-        return Err(Error::usage("--block-size 0: a block has at least one byte; 4M is the default"));
-    }
-    let queue_depth = match cli.queue_depth.as_ref().map_or(Ok(usual.1), |given| given.parse::<u64>()) {
-        Ok(n @ 1..=MOST_WORKERS) => n,
-        _ => {
-            let given = cli.queue_depth.as_deref().unwrap_or_default();
-            return Err(Error::usage(format!("--queue-depth {given}: it takes a number from 1 to {MOST_WORKERS}")));
-        }
-    };
-    let seek = optional("--seek", &cli.seek)?;
-    let in_place = cli.in_place || seek.is_some();
-    let checksum = checksum(cli)?;
-    let http = http(cli, &source)?;
-    let from_url = matches!(source, Endpoint::Url(_));
-    let blocks = queue_depth.max(http.connections as u64);
-    if block_size.saturating_mul(blocks) > MOST_MEMORY {
-        let why = format!("--block-size {block_size} × {blocks} blocks in flight is more than 1 GiB of memory");
-        return Err(Error::usage(why).hint("4M × 4 is as fast as any on most disks"));
-    }
-    let to_stream = destination == Endpoint::Standard;
-    for (given, option, why) in [
-        (to_stream && seek.is_some(), "--seek", "standard output has no offset to write at"),
-        (to_stream && cli.in_place, "--in-place", "standard output has no bytes to overwrite"),
-        (to_stream && cli.no_clobber, "--no-clobber", "standard output is always there"),
-        (to_stream && cli.preserve, "--preserve", "standard output keeps no attributes"),
-        (source == Endpoint::Standard && cli.preserve, "--preserve", "standard input has no attributes to keep"),
-        (to_stream && cli.verify, "--verify", "standard output cannot be read back"),
-        (to_stream && cli.json, "--json", "standard output is where the bytes go"),
-        (cli.verify && cli.no_sync, "--verify", "--no-sync does not wait until there is something to read back"),
-        (cli.verify && cli.direct == When::Never, "--verify", "--direct never would read back what the cache holds"),
-        (from_url && cli.preserve, "--preserve", "a URL has no attributes to keep"),
-        (source == Endpoint::Standard && cli.resume, "--resume", "standard input cannot be asked again"),
-        (to_stream && cli.resume, "--resume", "standard output keeps nothing"),
-        (in_place && cli.resume, "--resume", "--in-place and --seek keep what was copied where it belongs"),
-        (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite what exists"),
-        (in_place && cli.preserve, "--preserve", "--in-place and --seek leave DST's attributes alone"),
-    ] {
-        if given {
-            return Err(Error::usage(format!("{option} cannot be used here: {why}")));
-        }
-    }
-    let job = Job {
+    Ok(Job {
         source,
         destination,
-        block_size: block_size as usize,
-        queue_depth: queue_depth as usize,
-        direct: match cli.direct {
-            When::Auto => DirectPolicy::Auto,
-            When::Always => DirectPolicy::Always,
-            When::Never => DirectPolicy::Never,
-        },
-        skip: optional("--skip", &cli.skip)?.unwrap_or(0),
-        count: optional("--count", &cli.count)?,
-        seek: seek.unwrap_or(0),
-        in_place,
-        sparse: match cli.sparse {
-            When::Auto => Sparse::Auto,
-            When::Always => Sparse::Always,
-            When::Never => Sparse::Never,
-        },
+        block_size: blocks.size as usize,
+        queue_depth: blocks.in_flight as usize,
+        direct: cli.direct,
+        skip,
+        count: cli.count,
+        seek,
+        in_place: cli.in_place || cli.seek.is_some(),
+        sparse: cli.sparse,
         no_clobber: cli.no_clobber,
         force: cli.force,
         sync: !cli.no_sync,
         preserve: cli.preserve,
-        size: optional("--size", &cli.size)?,
-        checksum,
+        size: cli.size,
+        checksum: checksum(cli)?,
         verify: cli.verify,
         check_cache: cli.check_cache,
         resume: cli.resume,
-        rate_limit,
+        rate_limit: cli.rate_limit,
         idle: cli.idle,
         http,
         umask,
-    };
-    let reach = |offset: u64| offset.checked_add(job.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
-    if reach(job.skip) || reach(job.seek) {
-        return Err(Error::usage("--skip, --seek or --count reaches behind the largest offset there is (8 EiB)"));
-    }
-    Ok(job)
-}
-
-/// What only a URL takes.
-fn http(cli: &Cli, source: &Endpoint) -> Result<HttpOptions> {
-    for (given, option) in [
-        (!cli.header.is_empty(), "--header"),
-        (cli.cacert.is_some(), "--cacert"),
-        (cli.connect_timeout.is_some(), "--connect-timeout"),
-        (cli.timeout.is_some(), "--timeout"),
-        (cli.retry.is_some(), "--retry"),
-        (cli.connections.is_some(), "--connections"),
-    ] {
-        if given && !matches!(source, Endpoint::Url(_)) {
-            return Err(Error::usage(format!("{option} cannot be used here: SRC is no URL")));
-        }
-    }
-    let usual = HttpOptions::default();
-    let headers: Result<Vec<(String, String)>> = cli.header.iter().map(|line| header(line)).collect();
-    let timeout = seconds("--timeout", &cli.timeout)?;
-    Ok(HttpOptions {
-        headers: headers?,
-        cacert: cli.cacert.as_ref().map(PathBuf::from),
-        connect_timeout: seconds("--connect-timeout", &cli.connect_timeout)?.unwrap_or(usual.connect_timeout),
-        timeout: timeout.unwrap_or(usual.timeout),
-        retry: number("--retry", &cli.retry, 0, u32::MAX)?.unwrap_or(usual.retry),
-        connections: number("--connections", &cli.connections, 1, MOST_CONNECTIONS)?
-            .map_or(usual.connections, |n| n as usize),
     })
 }
 
-/// `Name: value`.
-fn header(line: &str) -> Result<(String, String)> {
-    // A value may be a secret: it is not repeated.
-    let (name, value) = line.split_once(':').unwrap_or((line, ""));
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if !line.contains(':') || name.is_empty() || !name.chars().all(token) || value.chars().any(|c| c.is_control()) {
-        return Err(Error::usage("--header: it takes one header line, \"Name: value\""));
-    }
-    let own = ["range", "if-range", "connection", "content-length", "transfer-encoding", "host"];
-    if own.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-        let why = format!("--header {name}: dio-cp sets it by itself");
-        return Err(Error::usage(why).hint("--skip and --count copy a part"));
-    }
-    Ok((name.to_string(), value.trim().to_string()))
-}
-
-fn seconds(option: &str, text: &Option<String>) -> Result<Option<Duration>> {
-    let Some(text) = text else { return Ok(None) };
-    let found = text.parse().ok().filter(|seconds| *seconds > 0.0);
-    match found.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        Some(time) if time < LONGEST_TIMEOUT => Ok(Some(time)),
-        _ => Err(Error::usage(format!("{option} {text}: it takes a number of seconds, 0.5 or 30"))),
-    }
-}
-
-fn number(option: &str, text: &Option<String>, least: u32, most: u32) -> Result<Option<u32>> {
-    let Some(text) = text else { return Ok(None) };
-    match text.parse::<u32>() {
-        Ok(n) if (least..=most).contains(&n) => Ok(Some(n)),
-        _ => Err(Error::usage(format!("{option} {text}: it takes a number from {least} to {most}"))),
-    }
-}
-
-/// `sha256`, `sha256:HEX`, `sha256=HEX`, `sha256-HEX`; and the list.
-fn checksum(cli: &Cli) -> Result<Option<Checksum>> {
-    let list = cli.checksum_file.as_ref().map(PathBuf::from);
-    let Some(text) = &cli.checksum else {
-        return Ok(list.map(|list| Checksum { algorithm: None, expected: None, list: Some(list) }));
-    };
-    let (word, hex) = match text.split_once([':', '=', '-']) {
-        Some((word, hex)) => (word, Some(hex)),
-        None => (text.as_str(), None),
-    };
-    let Some(algorithm) = Algorithm::ALL.into_iter().find(|a| a.name().eq_ignore_ascii_case(word)) else {
-        return Err(Error::usage(format!("--checksum {text}: it knows sha256, sha512 and blake3")));
-    };
-    let expected = hex.map(|hex| {
-        from_hex(hex).filter(|digest| digest.len() == algorithm.bytes()).ok_or_else(|| {
-            let (name, digits) = (algorithm.name(), algorithm.bytes() * 2);
-            Error::usage(format!("--checksum {text}: a {name} digest has {digits} hexadecimal digits"))
-        })
-    });
-    let expected = expected.transpose()?;
-    if expected.is_some() && list.is_some() {
-        return Err(Error::usage("--checksum with a digest and --checksum-file are two answers to one question"));
-    }
-    Ok(Some(Checksum { algorithm: Some(algorithm), expected, list }))
-}
-
-fn end(word: &OsStr) -> Result<Endpoint> {
-    let bytes = word.as_bytes();
-    if bytes.is_empty() {
-        return Err(Error::usage("SRC or DST is empty; - is standard input or output"));
-    }
-    if Endpoint::is_url(word.as_ref()) {
-        let Some(url) = word.to_str() else { return Err(Error::usage("the URL is not UTF-8; percent-encode it")) };
-        return Ok(Endpoint::Url(url.to_string()));
-    }
-    Ok(if bytes == b"-" { Endpoint::Standard } else { Endpoint::Path(PathBuf::from(word)) })
-}
-
-/// Somebody's fingers typed dd: the error shows the same in dio-cp's words.
-pub fn refuse_dd_words(words: &[String]) -> Result<()> {
-    let value = |key: &str| words.iter().take_while(|word| *word != "--").find_map(|word| word.strip_prefix(key));
-    let (from, to) = (value("if="), value("of="));
-    if from.is_none() && to.is_none() {
-        return Ok(());
-    }
-    let mut line = format!("dio-cp {} {}", from.unwrap_or("-"), to.unwrap_or("-"));
-    if let Some(bs) = value("bs=") {
-        line += &format!(" -b {bs}");
-    }
-    // dd counts in blocks, dio-cp in bytes.
-    let block = size("bs", value("bs=").unwrap_or("512")).unwrap_or(512);
-    for (key, option) in [("skip=", "--skip"), ("count=", "--count"), ("seek=", "--seek")] {
-        if let Some(blocks) = value(key).and_then(|value| value.parse::<u64>().ok()) {
-            line += &format!(" {option} {}", blocks.saturating_mul(block));
+/// Fails if an option makes no sense for this source, this destination, or beside another option.
+fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Result<()> {
+    let in_place = cli.in_place || cli.seek.is_some();
+    let from_url = matches!(source, Endpoint::Url(_));
+    let (from_stdin, to_stdout) = (*source == Endpoint::Standard, *destination == Endpoint::Standard);
+    for (conflict, option, why) in [
+        (to_stdout && cli.seek.is_some(), "--seek", "standard output has no offset to write at"),
+        (to_stdout && cli.in_place, "--in-place", "standard output has no bytes to overwrite"),
+        (to_stdout && cli.no_clobber, "--no-clobber", "standard output always exists"),
+        (to_stdout && cli.preserve, "--preserve", "standard output has no attributes"),
+        (to_stdout && cli.verify, "--verify", "standard output cannot be read back"),
+        (to_stdout && cli.resume, "--resume", "nothing is kept of standard output"),
+        (to_stdout && cli.json, "--json", "the copied bytes go to standard output"),
+        (from_stdin && cli.preserve, "--preserve", "standard input has no attributes to preserve"),
+        (from_stdin && cli.resume, "--resume", "standard input cannot be read a second time"),
+        (from_url && cli.preserve, "--preserve", "a URL has no attributes to preserve"),
+        (cli.verify && cli.no_sync, "--verify", "with --no-sync, nothing is on the medium yet to be read back"),
+        (
+            cli.verify && cli.direct == DirectPolicy::Never,
+            "--verify",
+            "with --direct never, it would read the page cache, not the medium",
+        ),
+        (in_place && cli.resume, "--resume", "--in-place and --seek write to DST itself; there is nothing to keep"),
+        (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite an existing file"),
+        (in_place && cli.preserve, "--preserve", "--in-place and --seek do not change the attributes of DST"),
+        (!from_url && !cli.header.is_empty(), "--header", "SRC is not a URL"),
+        (!from_url && cli.cacert.is_some(), "--cacert", "SRC is not a URL"),
+        (!from_url && cli.connect_timeout.is_some(), "--connect-timeout", "SRC is not a URL"),
+        (!from_url && cli.timeout.is_some(), "--timeout", "SRC is not a URL"),
+        (!from_url && cli.retry.is_some(), "--retry", "SRC is not a URL"),
+        (!from_url && cli.connections.is_some(), "--connections", "SRC is not a URL"),
+    ] {
+        if conflict {
+            return Err(Error::usage(format!("{option} cannot be used here: {why}")));
         }
     }
-    if value("conv=").is_some_and(|conv| conv.contains("notrunc")) && value("seek=").is_none() {
-        line += " --in-place";
-    }
-    Err(Error::usage("if= and of= are dd's way to say it").hint(line))
+    Ok(())
 }
 
-/// A size as people write it: K, M, G, T and KiB, MiB … are powers of 1024; kB, MB … of 1000.
-fn size(option: &str, text: &str) -> Result<u64> {
-    // The library reads a lone K as 1000; here, as with dd and most others, it is 1024.
-    let lone = text.chars().last().filter(|c| "kmgtpeKMGTPE".contains(*c));
-    let full = match lone {
-        Some(_) => format!("{text}iB"),
-        None => text.to_string(),
-    };
-    if text.contains('.') && text.ends_with(|c: char| c.is_ascii_digit()) {
-        return Err(Error::usage(format!("{option} {text}: there are no fractions of a byte; 1.5K has a unit")));
+/// The size and number of blocks: as given, else what suits --rate-limit, else the defaults.
+fn block_plan(cli: &Cli, http: &HttpOptions) -> Result<BlockPlan> {
+    let default = BlockPlan { size: Job::BLOCK_SIZE as u64, in_flight: Job::QUEUE_DEPTH as u64 };
+    let suited = cli.rate_limit.map_or(default, |rate_limit| default.for_rate(rate_limit));
+    let size = cli.block_size.unwrap_or(suited.size);
+    let in_flight = cli.queue_depth.unwrap_or(suited.in_flight);
+    let blocks = in_flight.max(http.connections as u64);
+    if size.saturating_mul(blocks) > MAX_BUFFER_MEMORY {
+        let why = format!("--block-size {size} × {blocks} blocks in flight needs more than 1 GiB of memory");
+        return Err(Error::usage(why).hint("leave out -b and --queue-depth: the defaults are as fast on most disks"));
     }
-    parse_size::parse_size(&full)
-        .map_err(|e| Error::usage(format!("{option} {text}: {e}; sizes are written 4096, 64K, 4M, 1.5GiB, 10GB")))
+    Ok(BlockPlan { size, in_flight })
+}
+
+fn http_options(cli: &Cli) -> HttpOptions {
+    let default = HttpOptions::default();
+    HttpOptions {
+        headers: cli.header.clone(),
+        cacert: cli.cacert.clone(),
+        connect_timeout: cli.connect_timeout.unwrap_or(default.connect_timeout),
+        timeout: cli.timeout.unwrap_or(default.timeout),
+        retry: cli.retry.unwrap_or(default.retry),
+        connections: cli.connections.map_or(default.connections, |n| n as usize),
+    }
+}
+
+fn checksum(cli: &Cli) -> Result<Option<Checksum>> {
+    let list = cli.checksum_file.clone();
+    let Some(checksum) = &cli.checksum else {
+        return Ok(list.map(|list| Checksum { algorithm: None, expected: None, list: Some(list) }));
+    };
+    if checksum.expected.is_some() && list.is_some() {
+        return Err(Error::usage("--checksum with a digest and --checksum-file cannot be combined"));
+    }
+    Ok(Some(Checksum { algorithm: Some(checksum.algorithm), expected: checksum.expected.clone(), list }))
+}
+
+fn endpoint(argument: &OsStr) -> Result<Endpoint> {
+    if argument.is_empty() {
+        return Err(Error::usage("SRC or DST is empty; use - for standard input or output"));
+    }
+    if Endpoint::is_url(argument.as_ref()) {
+        let url = argument.to_str().ok_or_else(|| Error::usage("the URL is not UTF-8; percent-encode it"))?;
+        return Ok(Endpoint::Url(url.to_string()));
+    }
+    let standard = argument.as_bytes() == b"-";
+    Ok(if standard { Endpoint::Standard } else { Endpoint::Path(PathBuf::from(argument)) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -277,28 +168,6 @@ mod tests {
     }
 
     #[test]
-    fn lone_letters_and_ib_are_binary_and_b_is_decimal() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("64K", 65536),
-            ("64k", 65536),
-            ("1M", 1 << 20),
-            ("1MiB", 1 << 20),
-            ("1MB", 1_000_000),
-            ("2kB", 2000),
-            ("1.5G", 3 << 29),
-            ("1TiB", 1 << 40),
-            ("1TB", 1_000_000_000_000),
-        ] {
-            assert_eq!(size("--size", text).ok(), Some(bytes), "{text}");
-        }
-        for text in ["", "-1", "4X", "K", "20E", "0x10", "1,5M"] {
-            assert!(size("--size", text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn the_defaults_are_those_of_the_library() {
         let job = parse(&["a", "b"]).ok();
         assert_eq!(job, Some(Job::new("a", "b")));
@@ -310,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_url_takes_is_taken() {
+    fn options_for_a_url_reach_the_job() {
         let words = ["HTTPS://example.org/a", "b", "--header", "A: b:c", "--header", "D:e", "--timeout", "0.5"];
         let job = parse(&words).ok();
         assert_eq!(job.as_ref().map(|j| j.source.clone()), Some(Endpoint::Url("HTTPS://example.org/a".into())));
@@ -320,38 +189,36 @@ mod tests {
     }
 
     #[test]
-    fn dd_words_get_the_right_form() {
-        let hint = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_string).collect();
-            refuse_dd_words(&words).err().and_then(|e| e.hint)
-        };
-        assert_eq!(hint("if=/dev/zero of=x").as_deref(), Some("dio-cp /dev/zero x"));
-        assert_eq!(hint("if=y").as_deref(), Some("dio-cp y -"));
-        let whole = "of=x if=y bs=4M count=3 seek=1 conv=notrunc,fsync oflag=direct status=progress";
-        assert_eq!(hint(whole).as_deref(), Some("dio-cp y x -b 4M --count 12582912 --seek 4194304"));
-        assert_eq!(hint("a b"), None);
+    fn bad_values_and_combinations_say_what_is_wrong() {
+        let url = "https://example.org/a.iso";
+        for (words, message) in [
+            (&["a", "b", "--queue-depth", "0"][..], "1..=1024"),
+            (&["a", "b", "-b", "0"], "at least one byte"),
+            (&["a", "b", "-b", "1G", "--queue-depth", "2"], "1 GiB"),
+            (&["a", "-", "--seek", "1"], "no offset"),
+            (&["a", "-", "-n"], "always exists"),
+            (&["a", "b", "-n", "--in-place"], "overwrite"),
+            (&["-", "b", "-p"], "no attributes"),
+            (&["a", "b", "--skip", "8E", "--count", "8E"], "8 EiB"),
+            (&["a", "b", "--retry", "2"], "not a URL"),
+            (&["-", "b", "--resume"], "a second time"),
+            (&[url, "b", "--header", "no colon"], "Name: value"),
+            (&[url, "b", "--header", "a: b\r\nc: d"], "one header line"),
+            (&[url, "b", "--header", "Range: bytes=0-1"], "--skip"),
+            (&[url, "b", "--timeout", "0"], "seconds"),
+            (&[url, "b", "--timeout", "1e300"], "seconds"),
+            (&[url, "b", "--connections", "65"], "1..=64"),
+            (&[url, "b", "-p"], "no attributes"),
+            (&["a", ""], "empty"),
+        ] {
+            let said = refused(words);
+            assert!(said.contains(message), "{words:?}: {said}");
+        }
     }
 
     #[test]
-    fn bad_values_and_combinations_say_what_would_be_right() {
-        assert!(refused(&["a", "b", "--queue-depth", "0"]).contains("from 1 to"));
-        assert!(refused(&["a", "b", "-b", "0"]).contains("at least one byte"));
-        assert!(refused(&["a", "b", "-b", "1G", "--queue-depth", "2"]).contains("1 GiB"));
-        assert!(refused(&["a", "-", "--seek", "1"]).contains("no offset"));
-        assert!(refused(&["a", "-", "-n"]).contains("always there"));
-        assert!(refused(&["a", "b", "-n", "--in-place"]).contains("overwrite"));
-        assert!(refused(&["-", "b", "-p"]).contains("no attributes"));
-        assert!(refused(&["a", "b", "--skip", "8E", "--count", "8E"]).contains("8 EiB"));
-        assert!(refused(&["a", "b", "--retry", "2"]).contains("no URL"));
-        assert!(refused(&["-", "b", "--resume"]).contains("asked again"));
-        let url = "https://example.org/a.iso";
-        assert!(refused(&[url, "b", "--header", "no colon"]).contains("Name: value"));
-        assert!(refused(&[url, "b", "--header", "a: b\r\nc: d"]).contains("one header line"));
-        assert!(refused(&[url, "b", "--header", "Range: bytes=0-1"]).contains("--skip"));
-        assert!(refused(&[url, "b", "--timeout", "0"]).contains("seconds"));
-        assert!(refused(&[url, "b", "--timeout", "1e300"]).contains("seconds"));
-        assert!(refused(&[url, "b", "--connections", "65"]).contains("from 1 to 64"));
-        assert!(refused(&[url, "b", "-p"]).contains("no attributes"));
-        assert!(refused(&["a", ""]).contains("empty"));
+    fn an_error_about_a_header_does_not_repeat_its_value() {
+        let said = refused(&["https://example.org/", "b", "--header", "Authorization secret"]);
+        assert!(said.contains("--header") && !said.contains("secret"), "{said}");
     }
 }

@@ -6,4 +6,4 @@ mod residency;
 
 pub use progress::{ProgressDisplay, ProgressMode, Verbosity};
 pub use report::{cache_lines, digest_line, json, last_line, require_clean};
-pub use residency::{ResidencyOptions, survey};
+pub use residency::{ResidencyOptions, print_residency};

@@ -2,7 +2,7 @@
 
 use crate::results::{Case, Frontier, Results, Row, median, range};
 
-/// The cases of the README's table and of the chart, in this order.
+/// The cases of the chart, in this order.
 pub const MAIN: [&str; 14] = [
     "file-4k",
     "file-1m",
@@ -20,20 +20,26 @@ pub const MAIN: [&str; 14] = [
     "zram-1g",
 ];
 
-/// The README's peers: how it calls them, and how the rows begin that they are the best of.
-const COLUMNS: [(&str, &[&str]); 8] = [
-    ("dd direct, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
-    ("uutils dd", &["uutils"]),
+/// The columns of the README's table: their titles, and how the names of the peers in them begin.
+const README_COLUMNS: [(&str, &[&str]); 3] = [
+    ("dd, direct I/O, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
     ("cp, or cat with pipes", &["cp ", "cat "]),
-    ("xcp", &["xcp"]),
-    ("mbuffer", &["mbuffer"]),
-    ("qemu-img", &["qemu-img"]),
-    ("nbdcopy", &["nbdcopy"]),
-    ("ddrescue", &["ddrescue"]),
+    ("curl -o", &["curl -o"]),
 ];
 
-/// Cases that the README shows in full.
-const IN_FULL: [&str; 4] = ["file-1g", "proof", "url", "residency"];
+/// The cases of the README's table: their names, and what the README calls them.
+const README_CASES: [(&str, &str); 6] = [
+    ("file-1g", "1 GiB file"),
+    ("file-8g", "8 GiB file"),
+    ("pipe-in", "2 GiB from a pipe"),
+    ("pipe-out", "2 GiB into a pipe"),
+    ("zram-1g", "1 GiB file, disk at memory speed"),
+    ("url", "2 GiB download"),
+];
+
+/// The cases of the README's table that also have a row about the page cache.
+const README_CACHE_CASES: [(&str, &str); 2] =
+    [("file-1g", "page cache filled by a 1 GiB copy"), ("url", "page cache filled by a 2 GiB download")];
 
 /// What people call these many bytes.
 pub fn size(bytes: u64) -> String {
@@ -227,37 +233,32 @@ pub fn results_md(results: &Results) -> String {
     out
 }
 
-/// What stands between the README's markers.
+/// The table between the README's markers.
 pub fn readme(results: &Results) -> String {
-    let main: Vec<&Case> = MAIN.iter().filter_map(|name| results.case(name)).collect();
-    let mut out = String::from(
-        "`cargo bench -- --readme` measures and makes all of this; the conditions, the spreads and the cases that are\n\
-         not here are in [benches/RESULTS.md](benches/RESULTS.md). Every command in turn with the others, medians; all\n\
-         copies end on the medium. × is a peer's time beside dio-cp's.\n\n",
-    );
-    let best = |case: &Case, begins: &[&str]| {
-        let rows = case.rows.iter().filter(|row| begins.iter().any(|begin| row.peer.starts_with(begin)));
-        rows.map(|row| case.ratio(row)).min_by(f64::total_cmp)
+    let head = ["", "dio-cp"].into_iter().chain(README_COLUMNS.map(|(title, _)| title)).map(Into::into).collect();
+    let peers = |case: &Case, shown: &dyn Fn(&Row) -> String| -> Vec<String> {
+        let column = |(_, prefixes): &(&str, &[&str])| {
+            let rows = case.rows.iter().filter(|row| prefixes.iter().any(|prefix| row.peer.starts_with(prefix)));
+            known(rows.min_by(|a, b| case.wall(a).total_cmp(&case.wall(b))), shown)
+        };
+        README_COLUMNS.iter().map(column).collect()
     };
-    let head: Vec<String> = ["", "dio-cp"].into_iter().chain(COLUMNS.map(|(name, _)| name)).map(Into::into).collect();
-    let line = |case: &&Case| {
-        let own = [case.title.clone(), seconds(case.wall(case.own()))];
-        let peers = COLUMNS.iter().map(|(_, begins)| known(best(case, begins), times));
-        own.into_iter().chain(peers).collect()
-    };
-    if !main.is_empty() {
-        let lines: Vec<Vec<String>> = main.iter().map(line).collect();
-        out += &markdown(&[vec![head], lines].concat());
-        out += "\n![Wall time of each tool in each case](benches/chart.svg)\n";
+    let pages = |row: &Row| known(row.pages, |(source, copy)| cache_size(source + copy));
+    let mut lines = vec![head];
+    for (name, title) in README_CASES {
+        let Some(case) = results.case(name) else { continue };
+        let own = [title.to_string(), seconds(case.wall(case.own()))];
+        lines.push(own.into_iter().chain(peers(case, &|row| times(case.ratio(row)))).collect());
     }
-    for case in IN_FULL.iter().filter_map(|name| results.case(name)) {
-        let mut cells = cells(case);
-        cells[0][0].clone_from(&case.title);
-        out += &format!("\n{}", markdown(&cells));
+    for (name, title) in README_CACHE_CASES {
+        let Some(case) = results.case(name) else { continue };
+        let own = [title.to_string(), pages(case.own())];
+        lines.push(own.into_iter().chain(peers(case, &pages)).collect());
     }
-    if results.frontier.is_some() {
-        out += "\nA random reader beside each copy, on the same disk:\n\n";
-        out += "![The reader's latency against the speed of the copy](benches/frontier.svg)\n";
-    }
-    out
+    markdown(&lines)
+}
+
+/// The size of so many pages of 4 KiB.
+fn cache_size(pages: u64) -> String {
+    if pages == 0 { "0".into() } else { size(pages << 12) }
 }

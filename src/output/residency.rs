@@ -28,7 +28,7 @@ pub struct ResidencyOptions {
 
 /// Surveys `paths` and prints what it finds. Fails with the last path that could not be read, after
 /// all others were counted.
-pub fn survey(paths: &[PathBuf], options: &ResidencyOptions) -> Result<()> {
+pub fn print_residency(paths: &[PathBuf], options: &ResidencyOptions) -> Result<()> {
     let began = Instant::now();
     if sys::was_closed(1) {
         return Err(Error::failed("writing", Path::new("standard output"), "it is closed"));

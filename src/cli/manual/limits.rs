@@ -1,0 +1,67 @@
+//! The man page's section about limits.
+
+use super::Section;
+
+pub const LIMITS: Section = Section {
+    title: "LIMITS",
+    text: &[],
+    terms: &[
+        (
+            "btrfs",
+            "Files with data checksums are written through the page cache, even with O_DIRECT, and btrfs drops the pages \
+             itself (measured on Linux 6.18). Compressed files are read in the same way. dio-cp reports this as not \
+             direct. Files in directories with chattr +C are written direct.",
+        ),
+        ("tmpfs", "tmpfs stores files in the page cache, so a copy to it is always there."),
+        ("FUSE", "The process that serves a FUSE filesystem may do buffered I/O of its own, which cannot be detected."),
+        (
+            "ext2, ext3",
+            "Files without extents are buffered by the kernel when holes are filled. dio-cp reports this as not direct.",
+        ),
+        (
+            "overlayfs",
+            "Residency is read with mincore(2) there, which misses pages that were partly written and not read since. A layer \
+             on tmpfs is not detected.",
+        ),
+        (
+            "Unknown residency",
+            "Where the kernel does not say what is cached (a file that the user may not write) and direct I/O is refused, \
+             pages of SRC that were cached before are dropped too, and this is reported.",
+        ),
+        (
+            "--in-place past an unaligned end",
+            "Such a copy inserts two pages, the old and the new last one, and drops both.",
+        ),
+        (
+            "SRC that changes",
+            "A file that grows is copied up to the length it had at the start, and this is reported. A file that shrinks is \
+             an error.",
+        ),
+        (
+            "--sparse always",
+            "Runs of zeros become holes if they have 64 KiB, or a block if blocks are smaller: shorter holes cost more \
+             requests than they save.",
+        ),
+        (
+            "--idle",
+            "Only users of this machine's disks are seen, not those of shared storage. Somebody who uses the disk a few times \
+             a second is noticed late. Reserving space and the final fsync(2) are not paused. Data that go through the page \
+             cache are written by the kernel later, and look like somebody else's.",
+        ),
+        (
+            "--rate-limit",
+            "Bytes that --skip passes over in a pipe do not count. With --connections, a server that stalled may send one \
+             block on each connection at once.",
+        ),
+        ("--resume", "Needs extended attributes (not on FAT). Without them nothing is kept, and this is reported."),
+        (
+            "--resume with --connections",
+            "Keeps only what has no gap before it: up to 64 MiB per connection less than what was received.",
+        ),
+        (
+            "Bodies without a length",
+            "A body that ends with the connection counts as complete if the connection was closed properly. HTTP/1.1 only.",
+        ),
+        ("--connections", "An error may wait for a connection that is being made, up to --connect-timeout."),
+    ],
+};

@@ -1,0 +1,149 @@
+//! Sections of the man page that explain how dio-cp works.
+
+use super::Section;
+
+pub const DESCRIPTION: Section = Section {
+    title: "DESCRIPTION",
+    text: &[
+        super::ABOUT,
+        "SRC is a file, a block device, a FIFO or character device, an http(s) URL, or - for standard input. DST is a file, an \
+         existing directory (the copy gets the file name of SRC), a block device, a FIFO or character device, or - for \
+         standard output.",
+        "The last line on standard error has the format of dd's. Whatever did not go direct is reported in a line before \
+         it.",
+    ],
+    terms: &[],
+};
+
+pub const PAGE_CACHE: Section = Section {
+    title: "PAGE CACHE",
+    text: &[
+        "During a copy the kernel inserts no page of SRC into the page cache, and at most the last, partial page of DST, \
+         which is dropped before the copy ends. Pages of SRC that were resident before stay resident.",
+        "Blocks of a source file whose pages are all resident are copied out of the page cache; everything else is read \
+         with direct I/O. No page is inserted, evicted or marked as recently used, and dirty pages need not be written \
+         back first. -v and --json (read, resident) say how much was read this way. --direct always reads everything from \
+         the disk. The kernel says what is resident only for files that the user may write or owns. Block devices are \
+         always read from the disk.",
+        "Where direct I/O is refused (FUSE without direct I/O, squashfs, ext4 with data=journal), the copy goes through the \
+         page cache with RWF_DONTCACHE (Linux 6.14) or drops the pages right behind it, and says so.",
+    ],
+    terms: &[],
+};
+
+pub const ATOMICITY: Section = Section {
+    title: "ATOMICITY AND DURABILITY",
+    text: &[
+        "A new file is written without a name (O_TMPFILE) and gets its name when it is complete and on the medium. An \
+         existing file is replaced as a whole at that moment: its name always refers to the complete old content or to \
+         the complete new content, also after a power failure, a full disk, a lost connection or SIGKILL. The new file keeps the \
+         mode, owner and extended attributes of the old one. Other hard links keep the old content, and programs that \
+         have the old file open continue to read it.",
+        "--in-place, --seek, block devices and streams overwrite DST directly. These copies are durable, but not atomic.",
+        "Exit status 0 means that data, name, length and attributes are on the medium, unless --no-sync was given.",
+    ],
+    terms: &[],
+};
+
+pub const SHARING_THE_DISK: Section = Section {
+    title: "SHARING THE DISK",
+    text: &[
+        "--rate-limit: in any tenth of a second, the copy moves at most a tenth of the limit plus one block, for reading and for \
+         writing each. Up to 350 MB/s it uses one block at a time, of 64 to 80 KiB, unless -b and --queue-depth say \
+         otherwise; on a spinning disk, a larger -b is faster. Holes do not count, except when they are written to a pipe. \
+         --verify reads back at the same rate.",
+        "--idle: the copy runs at full speed, in the idle I/O class, while nobody else uses the disk. Ten times a second it \
+         pauses for 2 ms to see whether the disk is busy all the same. If so, it yields: it makes transfers of 96 KiB, one at a \
+         time with a pause after each, until nobody else has used the disk for a quarter of a second (up to 8 s, if that \
+         was too short before). It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
+         kernel does not say which ones these are (btrfs, overlay, network filesystems). No particular I/O scheduler is \
+         needed. -v reports what it sees.",
+    ],
+    terms: &[],
+};
+
+pub const URLS: Section = Section {
+    title: "URLS",
+    text: &[
+        "The file gets exactly the bytes that the server sends; no content encoding is decoded. Up to 20 redirects are \
+         followed. Credentials and cookies are not sent to another server. In a directory, the file name is taken from \
+         Content-Disposition, or else from the last segment of the URL. A file whose name was chosen by the server never \
+         replaces an existing file.",
+        "A body that is shorter or longer than announced, a truncated chunked body, and a status of 4xx or 5xx are errors: \
+         nothing gets the final name.",
+        "After a lost connection, the download resumes where it stopped (Range with If-Range), after a delay of 0.5 s, 1 s, \
+         2 s and so on, or what Retry-After says, up to an hour. --retry limits the failures in a row: after 16 MiB of \
+         progress, the count starts again. If the file on the server has changed (ETag, Last-Modified or length), or if \
+         the server does not identify its version, the download starts over: two versions are never mixed. A stream and \
+         --in-place cannot start over; there the copy fails.",
+        "--connections needs a server that supports ranges and identifies the version of the file (a strong ETag, or \
+         Last-Modified and a length). Otherwise dio-cp uses one connection and says so. With --checksum, or when DST is a \
+         stream, each request is for one block; a larger -b then helps with a distant server.",
+        "Credentials come from the URL (https://user:password@host/), from --header \"Authorization: …\", or from ~/.netrc. \
+         Passwords are never printed.",
+        "URLs need the cargo feature url, which is on by default.",
+    ],
+    terms: &[],
+};
+
+pub const RESUMING: Section = Section {
+    title: "RESUMING",
+    text: &[
+        "An interrupted copy with --resume leaves the hidden file .NAME.partial.dio-cp next to DST. Its extended attribute \
+         user.dio-cp.partial records which source it belongs to and how much of it is on the medium, updated once a \
+         second. The next copy with --resume continues there if the source is the same: the same URL, version and \
+         length, or the same file (device, inode, length and times). Otherwise it says why it starts over. It trusts only a \
+         file that belongs to the same user and that nobody else can write.",
+        "What a wrong digest or a failed fsync(2) has made doubtful is not kept. Delete the hidden file if it is no longer \
+         wanted. --checksum reads back what an earlier copy left, and covers it. --verify does not, and says \"not verified\".",
+    ],
+    terms: &[],
+};
+
+pub const VERIFYING: Section = Section {
+    title: "VERIFYING",
+    text: &[
+        "--verify keeps a digest of each 4 MiB that were written, reads them back from the medium past the page cache, and \
+             compares, before a new file gets its name. The digests need 12 MiB of memory per TiB, and up to twice that while \
+             the list grows.",
+    ],
+    terms: &[],
+};
+
+pub const SIGNALS: Section = Section {
+    title: "SIGNALS",
+    text: &[],
+    terms: &[
+        ("SIGINT, SIGTERM, SIGHUP", "Clean up, say what is under the name of DST, and end by the same signal."),
+        ("SIGUSR1", "Print a progress line on standard error and continue."),
+        ("SIGPIPE", "Standard output has no reader any more: end silently by the same signal."),
+    ],
+};
+
+pub const FILES: Section = Section {
+    title: "FILES",
+    text: &[],
+    terms: &[
+        (".NAME.partial.dio-cp", "An interrupted copy of NAME, for --resume."),
+        (
+            ".NAME.….dio-cp",
+            "A new file that has no final name yet. On filesystems with O_TMPFILE it exists only while an existing file is \
+             replaced, between two system calls; on others (NFS, FUSE, FAT) during the whole copy. A power failure can \
+             leave it behind; on filesystems without O_TMPFILE, so can SIGKILL. It can be deleted.",
+        ),
+    ],
+};
+
+pub const ENVIRONMENT: Section = Section {
+    title: "ENVIRONMENT",
+    text: &[],
+    terms: &[
+        (
+            "http_proxy, https_proxy, all_proxy, no_proxy",
+            "Proxies for URLs, as for curl(1), in lower or upper case. no_proxy takes names and addresses, but no address \
+             ranges.",
+        ),
+        ("SSL_CERT_FILE, SSL_CERT_DIR", "Certificates to trust instead of the system's."),
+        ("NETRC, HOME", "The file with credentials for URLs: $NETRC, or else ~/.netrc."),
+    ],
+};
