@@ -1,14 +1,30 @@
-//! Aligned direct I/O: a writer that anyone can use, its reader, and what both stand on.
+//! Direct I/O with any offset, length and chunking: reads and writes files and block devices past the page cache.
 //!
-//! [`DirectWriter`] is an [`std::io::Write`] over `O_DIRECT` that keeps the length exact and leaves
-//! nothing in the page cache, the last partial block included. It knows nothing of copying.
+//! - [`DirectWriter`] writes a file or block device. It is an [`std::io::Write`], and it also writes at any offset from
+//!   several threads. The result has the exact length, is on the medium, and leaves nothing in the page cache.
+//! - [`DirectReader`] reads any range of a file or block device.
+//!
+//! Direct I/O (`O_DIRECT`, open(2)) requires that the memory address, the offset and the length of each transfer are
+//! multiples of an [`Alignment`]. Both types meet these requirements themselves. They also handle filesystems that
+//! refuse direct I/O, as [`DirectPolicy`] says, and count which bytes took which path in [`Traffic`].
+//!
+//! This module knows nothing about copying. Its files, from top to bottom:
 //!
 //! ```text
-//! writer, reader   any offset, length and chunking in; aligned transfers out
-//!     access       how this file is reached: direct, or the next best way, and what was counted
-//!     medium       the operations of a file, so that a test can put a strict fake disk there
-//!     alignment, buffer, policy
-//! resident         what of a file is in the cache already, had from there
+//! writer                 DirectWriter: creating it, and its methods
+//!   writer/sequential    std::io::Write: appends through one buffer
+//!   writer/blocks        splits a write into whole blocks and the partial blocks at its ends
+//!   writer/complete      exact length, fsync, eviction; WriteReport
+//! reader                 DirectReader
+//! resident               CachedReader: reads the parts of a file that are in the page cache already
+//! file_io                FileIo: one open file, its I/O mode, and counters
+//!   file_io/reads        short reads, fallback to the next mode, eviction after a read
+//!   file_io/writes       short writes, fallback to the next mode, eviction after a write
+//! io_mode                IoMode: direct, uncached or buffered, and how a file's mode is chosen
+//! file_ops               FileOps: the system calls on a file, as a trait
+//! fake                   FakeDisk: a FileOps for tests that refuses misaligned transfers
+//! alignment, buffer      Alignment, AlignedBuffer
+//! policy                 DirectPolicy, Refused, Traffic
 //! ```
 
 mod alignment;

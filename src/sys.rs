@@ -1,7 +1,7 @@
 //! System calls that the standard library does not offer, each in a safe wrapper.
 //!
 //! `unsafe` code is allowed in this module and nowhere else. A wrapper makes one system call, retries it if a signal
-//! interrupts it, and returns errno as an [`io::Error`]; the caller decides what an error means.
+//! interrupts it, and returns errno as an [`io::Error`]. The caller decides what an error means.
 
 mod cache;
 mod file;
@@ -14,7 +14,7 @@ mod streams;
 
 use std::io;
 
-// For the command and the tests; the library does not promise them.
+// For the command and the tests. Not part of the library's stable API.
 pub use cache::{CacheStat, advise, cache_stat, cached_pages};
 pub use file::{fallocate, seek_extent, sync_filesystem};
 pub use filesystem::free_bytes;
@@ -23,7 +23,7 @@ pub use memory::page_size;
 pub use process::{ignore_signal, io_priority, set_timer_slack, signal_ignored, umask};
 pub use streams::was_closed;
 
-pub(crate) use cache::mincore_tells;
+pub(crate) use cache::mincore_is_reliable;
 pub(crate) use file::{MAX_TRANSFER, lock, read_dontcache, set_direct, write_back, write_dontcache};
 pub(crate) use filesystem::{
     BTRFS, EXT, EXTENTS_OR_INLINE, MEMORY_FILESYSTEMS, NOCOW, PSEUDO_FILESYSTEMS, dio_alignment, filesystem,

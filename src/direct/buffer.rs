@@ -1,24 +1,23 @@
-//! Memory that every device can reach.
+//! Memory that meets the address alignment of every device.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 
 use crate::sys::AnonymousMapping;
 
-/// A buffer whose first byte is page-aligned, so that it suits every direct transfer. From 2 MiB on
-/// it lies on huge pages where the kernel has some: the kernel then pins two pages for a 4 MiB
-/// transfer instead of a thousand.
+/// A page-aligned buffer, which is suitable for every direct transfer. From 2 MiB on, the buffer uses huge pages if the
+/// kernel has some: for a 4 MiB transfer, the kernel then pins two pages instead of a thousand.
 pub struct AlignedBuffer(AnonymousMapping);
 
 impl AlignedBuffer {
-    /// At least `len` bytes, rounded up to whole pages, all zero. Memory is used as it is touched.
-    /// Fails with `OutOfMemory` if there is no room.
+    /// Allocates at least `len` bytes, rounded up to whole pages, all zero. The kernel allocates each page when it is
+    /// first touched. Fails with `OutOfMemory` if there is not enough address space.
     pub fn new(len: usize) -> io::Result<Self> {
-        AnonymousMapping::anonymous(len).map(Self)
+        AnonymousMapping::new(len).map(Self)
     }
 
-    /// Makes all pages present. btrfs goes through the page cache for the part of a direct read
-    /// whose memory is not (measured on Linux 6.18).
+    /// Allocates all pages now. If a page of the buffer is not present, btrfs uses the page cache for that part of a
+    /// direct read (measured on Linux 6.18).
     pub(super) fn populate(&mut self) -> io::Result<()> {
         self.0.populate()
     }
@@ -49,13 +48,13 @@ mod tests {
             assert_eq!(buffer.as_ptr().addr() % alignment, 0, "{len}");
             assert!(buffer.iter().all(|b| *b == 0));
             let last = buffer.len() - 1;
-            buffer[last] = 1; // the last byte is ours to write
+            buffer[last] = 1; // the last byte is writable
         }
         Ok(())
     }
 
     #[test]
-    fn more_memory_than_there_is_is_an_error_and_no_panic() {
+    fn too_large_a_buffer_is_an_error_and_not_a_panic() {
         assert!(AlignedBuffer::new(usize::MAX - 5).is_err());
         assert!(AlignedBuffer::new(1 << 62).is_err());
     }

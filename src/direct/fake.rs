@@ -1,4 +1,4 @@
-//! A disk for tests: it refuses what a strict device refuses, and writes down what it is asked.
+//! A fake disk for tests. It refuses what a strict device refuses, and records the operations.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Alignment;
 use super::file_ops::FileOps;
 
-/// One operation, as the disk saw it.
+/// A recorded operation. The two numbers are the offset and the length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Read(u64, usize),
     Write(u64, usize),
     /// A write without O_DIRECT.
-    Buffered(u64, usize),
+    BufferedWrite(u64, usize),
     Zero(u64, u64),
     Truncate(u64),
     Sync,
     WriteBack(u64, u64),
-    Forget(u64, u64),
-    Direct(bool),
+    Evict(u64, u64),
+    SetDirect(bool),
 }
 
 struct State {
@@ -26,13 +26,20 @@ struct State {
     content: Vec<u8>,
     direct: bool,
     operations: Vec<Operation>,
-    longest: usize,
+    max_transfer: usize,
     refuses_direct: bool,
     refuses_dontcache: bool,
-    fails_writes_at: Option<(u64, i32)>,
+    write_failure: Option<WriteFailure>,
 }
 
-/// Shared, so that the test can look while the writer has it.
+/// Writes that reach past `offset` fail with `errno`.
+#[derive(Clone, Copy)]
+struct WriteFailure {
+    offset: u64,
+    errno: i32,
+}
+
+/// Clones share their state, so that a test can inspect the disk while a writer uses it.
 #[derive(Clone)]
 pub struct FakeDisk(Arc<Mutex<State>>);
 
@@ -44,10 +51,10 @@ impl FakeDisk {
             content,
             direct: true,
             operations: Vec::new(),
-            longest: usize::MAX,
+            max_transfer: usize::MAX,
             refuses_direct: false,
             refuses_dontcache: false,
-            fails_writes_at: None,
+            write_failure: None,
         })))
     }
 
@@ -59,42 +66,44 @@ impl FakeDisk {
         self.state().alignment
     }
 
-    /// From now on, one call moves at most `bytes`.
-    pub fn short_transfers(&self, bytes: usize) {
-        self.state().longest = bytes;
+    /// From now on, one call transfers at most `max_len` bytes.
+    pub fn limit_transfers(&self, max_len: usize) {
+        self.state().max_transfer = max_len;
     }
 
-    /// From now on, O_DIRECT transfers get EINVAL, as some filesystems do only when written to.
+    /// From now on, O_DIRECT transfers fail with EINVAL. Some filesystems accept O_DIRECT in open(2) and refuse the
+    /// first transfer.
     pub fn refuse_direct(&self) {
         self.state().refuses_direct = true;
     }
 
-    /// From now on, RWF_DONTCACHE gets EOPNOTSUPP, as before Linux 6.14.
+    /// From now on, RWF_DONTCACHE fails with EOPNOTSUPP, as before Linux 6.14.
     pub fn refuse_dontcache(&self) {
         self.state().refuses_dontcache = true;
     }
 
-    /// From now on, a write that reaches behind `at` fails with `errno`.
-    pub fn fail_writes_at(&self, at: u64, errno: i32) {
-        self.state().fails_writes_at = Some((at, errno));
+    /// From now on, a write that reaches past `offset` fails with `errno`.
+    pub fn fail_writes_past(&self, offset: u64, errno: i32) {
+        self.state().write_failure = Some(WriteFailure { offset, errno });
     }
 
     pub fn content(&self) -> Vec<u8> {
         self.state().content.clone()
     }
 
-    /// What was asked so far, without the reads.
+    /// The operations so far, without the reads.
     pub fn changes(&self) -> Vec<Operation> {
         let state = self.state();
-        state.operations.iter().copied().filter(|o| !matches!(o, Operation::Read(..))).collect()
+        state.operations.iter().copied().filter(|operation| !matches!(operation, Operation::Read(..))).collect()
     }
 }
 
 impl State {
-    fn check(&self, data: &[u8], at: u64, dontcache: bool) -> io::Result<()> {
-        let a = self.alignment;
-        let odd = !a.fits(data) || !at.is_multiple_of(a.offset) || !(data.len() as u64).is_multiple_of(a.offset);
-        if self.direct && (odd || self.refuses_direct) {
+    fn check(&self, data: &[u8], offset: u64, dontcache: bool) -> io::Result<()> {
+        let is_aligned = self.alignment.is_address_aligned(data)
+            && offset.is_multiple_of(self.alignment.offset)
+            && (data.len() as u64).is_multiple_of(self.alignment.offset);
+        if self.direct && (!is_aligned || self.refuses_direct) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         if dontcache && self.refuses_dontcache {
@@ -105,46 +114,43 @@ impl State {
 }
 
 impl FileOps for FakeDisk {
-    fn read_at(&self, buffer: &mut [u8], at: u64, dontcache: bool) -> io::Result<usize> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64, dontcache: bool) -> io::Result<usize> {
         let mut state = self.state();
-        state.check(buffer, at, dontcache)?;
-        state.operations.push(Operation::Read(at, buffer.len()));
-        let start = state.content.len().min(at as usize);
-        let n = buffer.len().min(state.content.len() - start).min(state.longest);
-        buffer[..n].copy_from_slice(&state.content[start..start + n]);
-        Ok(n)
+        state.check(buffer, offset, dontcache)?;
+        state.operations.push(Operation::Read(offset, buffer.len()));
+        let start = state.content.len().min(offset as usize);
+        let len = buffer.len().min(state.content.len() - start).min(state.max_transfer);
+        buffer[..len].copy_from_slice(&state.content[start..start + len]);
+        Ok(len)
     }
 
-    fn write_at(&self, data: &[u8], at: u64, dontcache: bool) -> io::Result<usize> {
+    fn write_at(&self, data: &[u8], offset: u64, dontcache: bool) -> io::Result<usize> {
         let mut state = self.state();
-        state.check(data, at, dontcache)?;
-        if let Some((limit, errno)) = state.fails_writes_at
-            && at + data.len() as u64 > limit
+        state.check(data, offset, dontcache)?;
+        if let Some(failure) = state.write_failure
+            && offset + data.len() as u64 > failure.offset
         {
-            return Err(io::Error::from_raw_os_error(errno));
+            return Err(io::Error::from_raw_os_error(failure.errno));
         }
-        let direct = state.direct;
-        state.operations.push(match direct {
-            true => Operation::Write(at, data.len()),
-            false => Operation::Buffered(at, data.len()),
-        });
-        let n = data.len().min(state.longest);
-        let end = at as usize + n;
+        let record = if state.direct { Operation::Write } else { Operation::BufferedWrite };
+        state.operations.push(record(offset, data.len()));
+        let len = data.len().min(state.max_transfer);
+        let (start, end) = (offset as usize, offset as usize + len);
         if state.content.len() < end {
             state.content.resize(end, 0);
         }
-        state.content[at as usize..end].copy_from_slice(&data[..n]);
-        Ok(n)
+        state.content[start..end].copy_from_slice(&data[..len]);
+        Ok(len)
     }
 
     fn set_direct(&self, on: bool) -> io::Result<()> {
         let mut state = self.state();
         state.direct = on;
-        state.operations.push(Operation::Direct(on));
+        state.operations.push(Operation::SetDirect(on));
         Ok(())
     }
 
-    fn zero(&self, start: u64, len: u64) -> io::Result<()> {
+    fn zero_range(&self, start: u64, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.operations.push(Operation::Zero(start, len));
         let end = state.content.len().min((start + len) as usize);
@@ -152,8 +158,8 @@ impl FileOps for FakeDisk {
         Ok(())
     }
 
-    fn next_data(&self, at: u64) -> io::Result<u64> {
-        Ok(at)
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -177,16 +183,16 @@ impl FileOps for FakeDisk {
         Ok(())
     }
 
-    fn forget(&self, start: u64, len: u64) -> io::Result<()> {
-        self.state().operations.push(Operation::Forget(start, len));
+    fn evict(&self, start: u64, len: u64) -> io::Result<()> {
+        self.state().operations.push(Operation::Evict(start, len));
         Ok(())
     }
 
-    fn no_read_ahead(&self) -> io::Result<()> {
+    fn disable_read_ahead(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn cached(&self, _start: u64, _len: u64) -> io::Result<u64> {
+    fn cached_pages(&self, _start: u64, _len: u64) -> io::Result<u64> {
         Ok(0)
     }
 }

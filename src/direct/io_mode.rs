@@ -1,4 +1,4 @@
-//! The ways to reach a file, from best to worst, and the choice between them when it is opened.
+//! The I/O modes, from best to worst, and how the mode for a file is chosen when the file is opened.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,35 +8,37 @@ use std::path::Path;
 use super::{Alignment, DirectPolicy, Refused};
 use crate::sys;
 
-/// How a file is read and written, best first. A refusal falls back to the next mode.
+/// How a file is read and written, best mode first. If the kernel refuses a mode, [`FileIo`](super::file_io::FileIo)
+/// falls back to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 pub(super) enum IoMode {
-    /// O_DIRECT, and the filesystem honors it.
+    /// O_DIRECT, and the filesystem always honors it.
     Direct,
-    /// O_DIRECT is accepted, but the filesystem may use the page cache all the same (btrfs).
+    /// The filesystem accepts O_DIRECT, but may use the page cache anyway (btrfs).
     MaybeBuffered,
-    /// RWF_DONTCACHE, Linux 6.14.
+    /// Through the page cache with RWF_DONTCACHE (Linux 6.14): the kernel evicts the pages after each transfer.
     DontCache,
-    /// Through the page cache; then written back and evicted.
+    /// Through the page cache. After each transfer, the pages are written back and evicted.
     DropBehind,
     /// Through the page cache on purpose.
     Buffered,
-    /// The filesystem is memory: there is nothing but the page cache.
+    /// The filesystem is in memory: its files are stored in the page cache.
     InMemory,
 }
 
 const IO_MODES: [IoMode; 6] =
     [IoMode::Direct, IoMode::MaybeBuffered, IoMode::DontCache, IoMode::DropBehind, IoMode::Buffered, IoMode::InMemory];
 
-/// Alignment where direct I/O is not used: any block size works with it.
+/// The alignment reported for a file without direct I/O. Its transfers need no alignment, and 4096 suits every block
+/// size.
 const DEFAULT_ALIGNMENT: Alignment = Alignment { memory: 4096, offset: 4096 };
 
-/// The mode for one file.
+/// The mode that was chosen for a file.
 pub(super) struct Choice {
     pub mode: IoMode,
     pub alignment: Alignment,
-    /// Why it is not direct, if so.
+    /// Why direct I/O is not expected for all bytes. None if it is expected, or was not requested.
     pub why_not_direct: Option<String>,
 }
 
@@ -51,9 +53,9 @@ impl IoMode {
         self <= IoMode::MaybeBuffered
     }
 
-    /// Chooses the mode for a file that [`open`] opened; `refusal` says why O_DIRECT was not set. Some filesystems keep to
-    /// O_DIRECT only for reads, so it matters whether the file is for `writing`. Fails with [`Refused`] inside under
-    /// [`DirectPolicy::Always`].
+    /// Chooses the mode for an open file. `refusal` says why [`open`] could not set O_DIRECT. `writing` matters because
+    /// some filesystems honor O_DIRECT for reads only. If direct I/O is not expected for all bytes and
+    /// `policy` is [`DirectPolicy::Always`], fails with [`Refused`] as the inner error.
     pub fn choose(file: &File, refusal: Option<String>, policy: DirectPolicy, writing: bool) -> io::Result<Choice> {
         let choice = Self::best(file, refusal, policy, writing)?;
         if !choice.mode.is_aligned() {
@@ -82,16 +84,16 @@ impl IoMode {
             return unaligned(IoMode::DontCache, refusal.as_deref());
         }
         let Some(alignment) = Alignment::probe(file)? else {
-            return unaligned(IoMode::DontCache, Some("the filesystem has no direct I/O for this file"));
+            return unaligned(IoMode::DontCache, Some("the filesystem does not support direct I/O for this file"));
         };
         let flags = sys::inode_flags(file).unwrap_or(0);
         let (mode, why) = match filesystem {
-            // Measured on Linux 6.18: a direct write to a file with checksums goes through the cache, page by page, and
-            // btrfs evicts the pages itself.
+            // Measured on Linux 6.18: btrfs performs a direct write to a file with checksums through the page cache,
+            // page by page, and evicts the pages itself.
             sys::BTRFS if writing && flags & sys::NOCOW != 0 => (IoMode::Direct, None),
             sys::BTRFS if writing => (IoMode::MaybeBuffered, Some("btrfs buffers files that have checksums")),
             sys::BTRFS => (IoMode::MaybeBuffered, None),
-            // Without extents (ext2, ext3), ext4 buffers the direct writes that fill holes.
+            // If the file does not use extents (ext2, ext3), ext4 buffers direct writes that fill holes.
             sys::EXT if writing && flags & sys::EXTENTS_OR_INLINE == 0 => {
                 (IoMode::MaybeBuffered, Some("files without extents are buffered"))
             }
@@ -101,8 +103,8 @@ impl IoMode {
     }
 }
 
-/// Opens `path` with O_DIRECT, or without it where the filesystem or `policy` asks for that. Gives the file, and why the
-/// filesystem refused O_DIRECT, if it did.
+/// Opens `path` with O_DIRECT, or without it if `policy` says so or the filesystem refuses it. Returns the file and, if
+/// the filesystem refused O_DIRECT, the reason.
 pub(crate) fn open(
     path: &Path,
     options: &OpenOptions,
@@ -115,13 +117,13 @@ pub(crate) fn open(
     match options.clone().custom_flags(flags | libc::O_DIRECT).open(path) {
         Err(e) if is_refusal(&e) => {
             let file = options.clone().custom_flags(flags).open(path)?;
-            Ok((file, Some(format!("the filesystem does not open with O_DIRECT ({e})"))))
+            Ok((file, Some(format!("the filesystem does not support O_DIRECT ({e})"))))
         }
         other => Ok((other?, None)),
     }
 }
 
-/// True for the errors by which filesystems report that they do not support a kind of I/O.
+/// True for the errors that filesystems return if they do not support a kind of I/O.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS))
 }

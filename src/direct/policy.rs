@@ -1,20 +1,21 @@
-//! What the caller wants where direct I/O is refused, and the account of what was done.
+//! What to do if direct I/O is refused, and the count of bytes by the path they took.
 
 use std::fmt;
 
-/// What to do where direct I/O is refused.
+/// What to do if the filesystem or the device refuses direct I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DirectPolicy {
-    /// Go on by other means that leave the cache clean, and say so.
+    /// Fall back to other I/O that leaves nothing in the page cache, and report why.
     #[default]
     Auto,
     /// Fail with [`Refused`].
     Always,
-    /// Do not try: go through the page cache on purpose.
+    /// Do not try direct I/O. Use the page cache on purpose.
     Never,
 }
 
-/// Direct I/O is refused, and [`DirectPolicy::Always`] was asked for. Travels inside an [`std::io::Error`].
+/// Direct I/O was refused under [`DirectPolicy::Always`]. It is the inner error of an [`std::io::Error`]
+/// ([`std::io::Error::get_ref`]).
 #[derive(Debug)]
 pub struct Refused(pub(super) String);
 
@@ -26,17 +27,18 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Bytes moved, by the way they took. Padding and merged neighbours are not counted.
+/// Bytes read or written, by the path they took. Padding is not counted, and neither are neighboring bytes that were
+/// read or written only to align a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Between memory and device, past the page cache.
+    /// Between memory and the device, past the page cache.
     pub direct: u64,
-    /// From the page cache, where it was already; nothing came in, nothing was dropped.
+    /// Read from pages that were in the page cache already. No page was inserted or evicted.
     pub resident: u64,
-    /// Through the page cache and out of it again, at once.
+    /// Through the page cache, and evicted immediately.
     pub uncached: u64,
-    /// Through the page cache and left there, as [`DirectPolicy::Never`] asks.
+    /// Through the page cache, and left there, as [`DirectPolicy::Never`] says.
     pub cached: u64,
-    /// To or from a file that lives in memory (tmpfs).
+    /// To or from a file that is stored in memory (tmpfs).
     pub memory: u64,
 }

@@ -1,6 +1,7 @@
-//! [`DirectWriter`]: any bytes in, aligned direct transfers out, the exact length at the end.
+//! [`DirectWriter`]: accepts writes of any offset and length, and makes aligned direct transfers of them.
 
 mod blocks;
+mod complete;
 mod sequential;
 
 use std::fmt;
@@ -12,28 +13,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::file_io::FileIo;
+use super::file_ops::PageRange;
 use super::io_mode::open;
-use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
+use super::{AlignedBuffer, Alignment, DirectPolicy};
 use crate::pace::IdleGate;
 use crate::sys;
+use blocks::PartialBlock;
 
-/// Bytes per write of the sequential face. Larger is hardly faster; 1 MiB is half as fast.
-const BUFFER: usize = 4 << 20;
+pub use complete::WriteReport;
 
-/// Writes a file or block device past the page cache.
+/// Bytes per sequential write. Larger writes are hardly faster; 1 MiB writes are half as fast.
+const BUFFER_SIZE: usize = 4 << 20;
+
+/// Writes a file or block device past the page cache, with exactly the bytes and the length that the caller writes.
 ///
-/// Two faces on one file: [`io::Write`] appends from offset 0 in any chunking, through one 4 MiB
-/// buffer; [`DirectWriter::write_at`] takes any offset and length, from several threads. Both end
-/// in [`DirectWriter::finish`], which consumes the writer; **without it the tail is lost.**
+/// [`DirectWriter::create`] starts a new file; [`DirectWriter::new`] overwrites an open file or block device in place.
+/// There are two ways to write:
 ///
-/// Transfers are aligned as the device asks ([`Alignment::probe`]). What an aligned transfer cannot
-/// express is made exact:
-/// - in a file that this writer created, the last block is padded, written direct, and cut off;
-/// - on a device, and inside a file that was there, the neighbouring bytes are read and kept;
-/// - where a file that was there grows to an odd length, the last block goes through one page of
-///   the cache, so that no padding is ever visible; the page is dropped after it is written.
+/// - [`std::io::Write`] appends from offset 0, in chunks of any length, through a 4 MiB buffer.
+/// - [`DirectWriter::write_at`] writes any number of bytes at any offset. It takes `&self`, so that several threads can
+///   write at once.
 ///
-/// A write that failed stays failed: every later call says so, [`DirectWriter::finish`] included.
+/// Then call [`DirectWriter::finish`]. **Without `finish`, the end of the data is lost.**
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -54,30 +55,70 @@ const BUFFER: usize = 4 << 20;
 /// # std::fs::remove_file(&path)
 /// # }
 /// ```
-#[must_use = "without finish() the tail is lost"]
+///
+/// # Alignment
+///
+/// The writer probes the alignment that the file or device requires ([`Alignment::probe`]), and every direct transfer
+/// meets it. The caller's offsets, lengths and buffers need no alignment. Aligned writes from an [`AlignedBuffer`] are
+/// the fastest: they are not copied.
+///
+/// # The tail
+///
+/// A write that ends inside a block cannot be a direct transfer of exactly that length. What happens depends on the
+/// destination:
+///
+/// - In a new file, the writer keeps the partial block in memory. `finish` pads it with zeros, writes it direct, and
+///   truncates the file to its exact length. Until `finish` returns, other processes can see the file without its end,
+///   or with padding.
+/// - On a block device, and inside the existing bytes of a file, the writer reads the block, merges the new bytes into
+///   it, and writes it back. The neighboring bytes do not change.
+/// - If an existing file grows to a length that is not aligned, `finish` writes the partial blocks through the page
+///   cache, so that no reader ever sees padding. It evicts the pages once they are on the medium.
+///
+/// # What `finish` does
+///
+/// It writes what is still in memory, sets the exact length, and waits until data and metadata are on the medium
+/// (fsync). Then it evicts what the writer left in the page cache, and returns a [`WriteReport`]. It does not sync the
+/// directory: if the name of a new file has to survive a power failure, call fsync on the directory as well.
+///
+/// # Errors
+///
+/// Errors are those of the system calls: open(2), pwrite(2), fsync(2). After a failed write, every later call fails
+/// too, including `finish`, and the content of the file is undefined. If direct I/O is refused, that is not an error:
+/// the writer falls back to uncached writes, and the [`WriteReport`] says why.
+///
+/// # Threads and asynchronous programs
+///
+/// The writer is `Send` and `Sync`. Every call blocks until the device has done its work. From asynchronous code, use
+/// it on a blocking thread, such as one of tokio's `spawn_blocking`.
+#[must_use = "without finish() the end of the data is lost"]
 pub struct DirectWriter {
     io: FileIo,
-    /// What transfers keep to: whole pages where the writes allow it, else what the device asks.
-    /// Filesystems fill up a block that is written in part through the cache.
+    /// The alignment of the transfers: whole pages if the block size allows it, otherwise what the device requires.
+    /// Filesystems complete a partially written block through the page cache.
     boundary: Alignment,
-    /// Everything in the file is this writer's own: it may pad and cut.
+    /// The file was new and empty, so the writer may pad and truncate it.
     owned: bool,
-    /// Bytes that were there before.
-    existing: u64,
-    /// Their last page, if it is a part of one and not cached: the kernel brings it in to zero the
-    /// rest of it when the file grows.
-    cut_page: Option<(u64, u64)>,
-    /// One past the last byte written.
+    /// The length that the file had before.
+    existing_len: u64,
+    /// The page that contains the end of the existing bytes, if they end inside the page and it is not cached. When the
+    /// file grows, the kernel reads this page into the cache to zero the rest of it.
+    last_existing_page: Option<PageRange>,
+    /// The offset after the last byte written.
     end: AtomicU64,
-    /// Parts of blocks behind what was there, to be written at the end: (offset, bytes).
-    pieces: Mutex<Vec<(u64, Vec<u8>)>>,
-    failed: OnceLock<(io::ErrorKind, String)>,
+    /// Partial blocks that are written at the end.
+    partial_blocks: Mutex<Vec<PartialBlock>>,
+    /// The first failure: its kind and message.
+    failure: OnceLock<(io::ErrorKind, String)>,
+    /// For sequential writes, allocated at the first one.
     buffer: Option<AlignedBuffer>,
-    filled: usize,
-    position: u64,
+    /// The number of bytes in `buffer`.
+    buffered: usize,
+    /// The offset at which `buffer` is written.
+    buffer_offset: u64,
 }
 
-/// A write that was not tried, because one before it failed. Travels inside an [`io::Error`].
+/// A write that was not attempted because an earlier write failed. It is the inner error of an [`io::Error`].
 #[derive(Debug)]
 pub(crate) struct EarlierFailure(String);
 
@@ -89,172 +130,125 @@ impl fmt::Display for EarlierFailure {
 
 impl std::error::Error for EarlierFailure {}
 
-/// What a finished writer did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriteReport {
-    /// Bytes by the way they took.
-    pub traffic: Traffic,
-    /// Why not all of them went direct, if so.
-    pub why: Option<String>,
-    /// Pages of the written file in the cache at the end; None if the kernel does not tell
-    /// (before Linux 6.5), if they are there on purpose, or if others may have had some before.
-    pub cached_pages: Option<u64>,
-}
-
 impl DirectWriter {
-    /// Creates `path`, or empties it, and writes it under that name from the start: a reader sees
-    /// it grow. Where direct I/O is refused the file is written uncached ([`DirectPolicy::Auto`]).
-    /// Fails as open(2) does.
+    /// Creates the file `path`, or truncates it to length 0. The file has its name from the start, so other processes
+    /// see it grow. If direct I/O is refused, the file is written uncached ([`DirectPolicy::Auto`]). Fails as open(2)
+    /// does.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        let (file, refused) = open(path.as_ref(), &options, 0, DirectPolicy::Auto)?;
-        Self::over(file, refused, DirectPolicy::Auto, true, BUFFER)
+        let (file, refusal) = open(path.as_ref(), &options, 0, DirectPolicy::Auto)?;
+        Self::with_options(file, refusal, DirectPolicy::Auto, true, BUFFER_SIZE)
     }
 
-    /// Overwrites an open file or block device in place, from offset 0; nothing outside the bytes
-    /// written changes. Sets O_DIRECT on the file, and clears it again where it is refused. If `file`
-    /// is not open for reading too, parts of blocks go through the cache at the end, and out of it.
+    /// Overwrites an open file or block device in place. Bytes that are not written do not change. Sequential writes
+    /// start at offset 0, whatever the file position is.
+    ///
+    /// Sets O_DIRECT on the file description, and clears it if direct I/O is refused. Open `file` for reading and
+    /// writing: if it is open for writing only, partial blocks are written through the page cache at the end, and then
+    /// evicted.
     pub fn new(file: File) -> io::Result<Self> {
-        let refused = sys::set_direct(&file, true).err().map(|e| e.to_string());
-        Self::over(file, refused, DirectPolicy::Auto, false, BUFFER)
+        let refusal = sys::set_direct(&file, true).err().map(|e| e.to_string());
+        Self::with_options(file, refusal, DirectPolicy::Auto, false, BUFFER_SIZE)
     }
 
-    /// `owned`: the file is new and empty. `block_size`: the writes meet at multiples of it.
-    pub(crate) fn over(
+    /// Wraps an open file. `refusal` says why [`open`] could not set O_DIRECT. `owned` says that the file is new and
+    /// empty. All writes should start and end at multiples of `block_size`, except at the ends of the data.
+    pub(crate) fn with_options(
         file: File,
-        refused: Option<String>,
+        refusal: Option<String>,
         policy: DirectPolicy,
         owned: bool,
         block_size: usize,
     ) -> io::Result<Self> {
-        let existing = if owned { 0 } else { sys::length(&file)? };
-        let device = file.metadata()?.file_type().is_block_device();
-        let io = FileIo::new(file, refused, policy, true)?;
-        let mut unit = io.alignment();
-        let page = unit.offset.max(sys::page_size());
-        if !device && (block_size as u64).is_multiple_of(page) {
-            unit.offset = page;
+        let existing_len = if owned { 0 } else { sys::length(&file)? };
+        let is_device = file.metadata()?.file_type().is_block_device();
+        let io = FileIo::new(file, refusal, policy, true)?;
+        let mut boundary = io.alignment();
+        let page = boundary.offset.max(sys::page_size());
+        if !is_device && (block_size as u64).is_multiple_of(page) {
+            boundary.offset = page;
         }
-        Ok(Self::on(io, unit, owned, existing))
+        Ok(Self::from_io(io, boundary, owned, existing_len))
     }
 
-    /// From now on every write waits at this gate.
-    pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
-        self.io.yield_at(idle);
-    }
-
-    fn on(io: FileIo, boundary: Alignment, owned: bool, existing: u64) -> Self {
-        let (page, cut) = (sys::page_size(), existing % sys::page_size());
-        let cold = || io.ops().cached(existing - cut, page).unwrap_or(0) == 0;
-        let cut_page = (cut > 0 && cold()).then_some((existing - cut, page));
+    fn from_io(io: FileIo, boundary: Alignment, owned: bool, existing_len: u64) -> Self {
+        let in_last_page = existing_len % sys::page_size();
+        let last_page = PageRange { start: existing_len - in_last_page, len: sys::page_size() };
+        let is_uncached = || io.ops().cached_pages(last_page.start, last_page.len).unwrap_or(0) == 0;
+        let last_existing_page = (in_last_page > 0 && is_uncached()).then_some(last_page);
         Self {
             io,
             boundary,
             owned,
-            existing,
-            cut_page,
+            existing_len,
+            last_existing_page,
             end: AtomicU64::new(0),
-            pieces: Mutex::new(Vec::new()),
-            failed: OnceLock::new(),
+            partial_blocks: Mutex::new(Vec::new()),
+            failure: OnceLock::new(),
             buffer: None,
-            filled: 0,
-            position: 0,
+            buffered: 0,
+            buffer_offset: 0,
         }
     }
 
-    /// For a file that this writer owns and of which `end` bytes are there: an earlier writer's.
-    pub(crate) fn go_on_from(&self, end: u64) {
+    /// Makes every later write wait for `idle`.
+    pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
+        self.io.yield_at(idle);
+    }
+
+    /// Keeps the first `end` bytes, which an earlier writer wrote to this new file.
+    pub(crate) fn resume_at(&self, end: u64) {
         self.end.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// What the file asks of transfers. Writes that keep to it, from an [`AlignedBuffer`], go
-    /// straight through; all others cost a copy or a merge.
+    /// The alignment that the file requires. Aligned writes from an [`AlignedBuffer`] go to the device as they are.
+    /// Other writes are copied or merged.
     pub fn alignment(&self) -> Alignment {
         self.io.alignment()
     }
 
-    /// How far the padding of an owned file that ends at `end` reaches: whole pages, for ext4 zeroes
-    /// the rest of a block that is written in part through the cache.
-    pub(crate) fn padded(&self, end: u64) -> u64 {
+    /// The end of the padding of a new file whose data end at `end`. The padding fills whole pages, because ext4 zeroes
+    /// the rest of a partially written block through the page cache.
+    pub(crate) fn padded_end(&self, end: u64) -> u64 {
         end.next_multiple_of(self.boundary.offset.max(sys::page_size()))
     }
 
-    /// Where writes should meet, in bytes, so that none has to be merged or kept.
+    /// Writes that start and end at multiples of this number of bytes need not be merged or kept in memory.
     pub(crate) fn boundary(&self) -> u64 {
         self.boundary.offset
     }
 
-    /// True while writes go with O_DIRECT.
+    /// True while writes use O_DIRECT. Turns false if the filesystem refuses them.
     pub fn is_direct(&self) -> bool {
-        self.io.aligned()
+        self.io.is_aligned()
     }
 
-    /// Writes all of `data` at `at`. Several threads may do so at once; no byte may be written
-    /// twice. Short writes are gone on with. Fails as pwrite(2) does, and if a write failed before.
-    pub fn write_at(&self, data: &[u8], at: u64) -> io::Result<()> {
-        self.sticky(|| self.put(data, at))
+    /// Writes all of `data` at `offset`. Continues short writes, and retries interrupted ones. Several threads may call
+    /// this at once, but each byte of the file may be written only once. Fails as pwrite(2) does, or if an earlier
+    /// write failed.
+    pub fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.record_failure(|| self.put(data, offset))
     }
 
-    /// Makes `len` bytes at `at` read as zeros, without writing them where the file allows it.
-    pub fn zero_at(&self, at: u64, len: u64) -> io::Result<()> {
-        self.sticky(|| self.put_zeros(at, len))
+    /// Makes `len` bytes at `offset` read as zeros, without writing them if the filesystem supports that. Several
+    /// threads may call this at once. Fails as [`DirectWriter::write_at`] does.
+    pub fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.record_failure(|| self.put_zeros(offset, len))
     }
 
-    /// Ends the writing: exact length, data and metadata on the medium (fsync), no page left in the
-    /// cache. Fails if that cannot be, or if a write failed before; the file's content is then
-    /// undefined.
-    pub fn finish(self) -> io::Result<WriteReport> {
-        self.finish_with(true, || Ok(()))
-    }
-
-    /// As [`DirectWriter::finish`]; `last` sees the file at its final length and before the fsync.
-    /// Without `sync` nothing waits for the medium.
-    pub(crate) fn finish_with(mut self, sync: bool, last: impl FnOnce() -> io::Result<()>) -> io::Result<WriteReport> {
-        self.drain(true)?;
-        self.check()?;
-        let end = self.end.load(Ordering::Acquire);
-        let mut brought_in = self.put_pieces()?;
-        let ops = self.io.ops();
-        if self.owned {
-            ops.set_len(end)?;
-            brought_in.push((0, 0));
-        } else if end > self.existing {
-            if ops.len()? < end {
-                ops.set_len(end)?; // it ends in a hole
-            }
-            brought_in.extend(self.cut_page);
-        }
-        last()?;
-        let mut cached_pages = None;
-        if sync {
-            ops.sync()?;
-        }
-        if !self.io.stays_cached() {
-            for (start, len) in brought_in {
-                // ext4 and XFS zero the rest of the cut block in the cache. Only a clean page can
-                // be dropped.
-                if !sync {
-                    ops.write_back(start, len)?;
-                }
-                ops.forget(start, len)?;
-            }
-            cached_pages = if self.owned { ops.cached(0, 0).ok() } else { None };
-        }
-        let (traffic, why) = (self.io.traffic(), self.io.why());
-        Ok(WriteReport { traffic, why, cached_pages })
-    }
-
-    fn sticky<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.check()?;
-        work().inspect_err(|e| {
-            self.failed.get_or_init(|| (e.kind(), e.to_string()));
+    /// Runs `write` unless an earlier write failed, and records its failure.
+    fn record_failure<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.check_failure()?;
+        write().inspect_err(|e| {
+            self.failure.get_or_init(|| (e.kind(), e.to_string()));
         })
     }
 
-    fn check(&self) -> io::Result<()> {
-        match self.failed.get() {
-            Some((kind, text)) => Err(io::Error::new(*kind, EarlierFailure(text.clone()))),
+    /// Fails if an earlier write failed.
+    fn check_failure(&self) -> io::Result<()> {
+        match self.failure.get() {
+            Some((kind, message)) => Err(io::Error::new(*kind, EarlierFailure(message.clone()))),
             None => Ok(()),
         }
     }

@@ -1,85 +1,86 @@
-//! The page cache: what it holds of a file, and how to evict it.
+//! The page cache: counting and evicting the pages of a file.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::filesystem::{length, overlays};
+use super::filesystem::{is_on_overlayfs, length};
 use super::mapping::{FileMapping, WINDOW};
 use super::{offset, page_size};
 
-const SYS_CACHESTAT: libc::c_long = 451; // Linux 6.5, the same number on every architecture
+const SYS_CACHESTAT: libc::c_long = 451; // Linux 6.5; the same number on every architecture
 
-/// posix_fadvise(2). `len` 0 means to the end of the file.
+/// Tells the kernel how a range of a file will be used (posix_fadvise(2)). `len` 0 means to the end of the file.
 pub fn advise(file: &File, start: u64, len: u64, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: integers only.
     let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), offset(start)?, offset(len)?, advice) };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-/// What the page cache holds of a file, in pages (cachestat, Linux 6.5).
+/// How many pages of a file are in each state of the page cache (cachestat(2), Linux 6.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStat {
-    /// In the cache, dirty and under write-back included.
+    /// Pages in the cache, including dirty pages and pages under writeback.
     pub cached: u64,
-    /// Changed and not yet written back.
+    /// Modified pages that have not been written back.
     pub dirty: u64,
-    /// Being written back.
+    /// Pages under writeback.
     pub write_back: u64,
-    /// Dropped, and still remembered.
+    /// Evicted pages of which the kernel still has a record.
     pub evicted: u64,
-    /// Of these, dropped so recently that memory is short.
+    /// Pages evicted so recently that reading them again would indicate memory pressure.
     pub recently_evicted: u64,
 }
 
-/// The page cache's figures for a range of a file (`cachestat`, Linux 6.5; `len` 0 means to the end).
-/// Fails with ENOSYS on older kernels and on overlayfs, where the pages are those of another file, below,
-/// and with EPERM for files that the caller could not write.
+/// The page cache statistics of a range of a file (cachestat(2), Linux 6.5). `len` 0 means to the end of the file.
+/// Fails with ENOSYS on older kernels and on overlayfs, where the pages belong to a file on the underlying filesystem.
+/// Fails with EPERM if the caller may not write the file.
 pub fn cache_stat(file: &File, start: u64, len: u64) -> io::Result<CacheStat> {
     let range = [start, len];
     let mut counts = [0u64; 5];
-    // SAFETY: struct cachestat_range is two u64 and struct cachestat five; both outlive the call.
+    // SAFETY: struct cachestat_range is two u64, and struct cachestat is five. Both outlive the call.
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &range, &mut counts, 0) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
     let [cached, dirty, write_back, evicted, recently_evicted] = counts;
-    if cached == 0 && overlays(file) {
+    if cached == 0 && is_on_overlayfs(file) {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     Ok(CacheStat { cached, dirty, write_back, evicted, recently_evicted })
 }
 
-/// True if mincore(2) tells the caller the truth. It calls every page resident for a caller who could not
-/// write the file (Linux 5.2), on overlayfs the one below; so it is asked for a page that cannot be.
-pub fn mincore_tells(file: &File) -> bool {
-    let probe = || {
-        let behind = length(file)?.saturating_add(64 << 20).next_multiple_of(page_size());
-        FileMapping::new(file, behind, page_size() as usize)?.resident_pages()
+/// True if mincore(2) reports the real state of the pages of `file` to this caller. Since Linux 5.2, it reports every
+/// page as resident if the caller may not write the file (on overlayfs: the file on the underlying filesystem). So this
+/// asks about a page after the end of the file, which cannot be resident.
+pub fn mincore_is_reliable(file: &File) -> bool {
+    let pages_after_end = || {
+        let offset = length(file)?.saturating_add(64 << 20).next_multiple_of(page_size());
+        FileMapping::new(file, offset, page_size() as usize)?.resident_pages()
     };
-    probe().is_ok_and(|pages| pages == 0)
+    pages_after_end().is_ok_and(|pages| pages == 0)
 }
 
-/// The number of cached pages in a range: of cachestat(2), else of mincore(2) where that tells the truth,
-/// unless the range is so long that it would take seconds. `len` 0 means to the end. Fails with ENOSYS or
-/// EPERM if the kernel does not tell.
+/// The number of cached pages in a range of a file. `len` 0 means to the end of the file. Asks cachestat(2) first, and
+/// mincore(2) where cachestat does not exist. mincore would take seconds for ranges of more than 16 GiB, so those are
+/// not counted. Fails with ENOSYS or EPERM if the kernel does not report the number.
 pub fn cached_pages(file: &File, start: u64, len: u64) -> io::Result<u64> {
-    const MOST: u64 = 16 << 30;
+    const MAX_MINCORE_RANGE: u64 = 16 << 30;
     let error = match cache_stat(file, start, len) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => e,
         stat => return Ok(stat?.cached),
     };
     let end = if len == 0 { length(file)? } else { start.saturating_add(len) };
-    let mut at = start - start % page_size();
-    if end.saturating_sub(at) > MOST || !mincore_tells(file) {
+    let mut offset = start - start % page_size();
+    if end.saturating_sub(offset) > MAX_MINCORE_RANGE || !mincore_is_reliable(file) {
         return Err(error);
     }
     let mut cached = 0;
-    while at < end {
-        let part = WINDOW.min(end - at);
-        cached += FileMapping::new(file, at, part as usize)?.resident_pages()?;
-        at += part;
+    while offset < end {
+        let len = WINDOW.min(end - offset);
+        cached += FileMapping::new(file, offset, len as usize)?.resident_pages()?;
+        offset += len;
     }
     Ok(cached)
 }

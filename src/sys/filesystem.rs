@@ -1,4 +1,4 @@
-//! What the filesystem or the device under a file is, and what it requires.
+//! The filesystem or block device that holds a file: its type, its size, its flags, and its direct I/O alignment.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -16,12 +16,12 @@ const BLKGETSIZE64: libc::Ioctl =
 /// Superblock magic number of overlayfs.
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// Superblock magic numbers (statfs(2)) of filesystems that keep their files in memory.
+/// Superblock magic numbers (statfs(2)) of filesystems that keep their files in memory: tmpfs, ramfs, hugetlbfs.
 pub const MEMORY_FILESYSTEMS: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
-/// Superblock magic of btrfs.
+/// Superblock magic number of btrfs.
 pub const BTRFS: i64 = 0x9123_683e;
-/// Filesystems whose files are made up as they are read, so that their length says nothing:
-/// proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs, configfs, bpf, pstore, efivarfs.
+/// Superblock magic numbers of filesystems that generate the content of a file when it is read, so that the reported
+/// length means nothing: proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs, configfs, bpf, pstore, efivarfs.
 pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
     0x9fa0,
     0x6265_6572,
@@ -35,80 +35,81 @@ pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
     0x6165_676c,
     0xde5e_81e4,
 ];
-/// Superblock magic of ext2, ext3 and ext4.
+/// Superblock magic number of ext2, ext3 and ext4.
 pub const EXT: i64 = 0xef53;
-/// Inode flags of ext4: the file is mapped by extents, or small enough to lie in its inode.
+/// Inode flags of ext4: the file uses extents (0x0008_0000), or its data are stored in the inode (0x1000_0000).
 pub const EXTENTS_OR_INLINE: i32 = 0x1008_0000;
-/// Inode flag "no copy on write" (ioctl_iflags(2)); on btrfs it also turns data checksums off.
+/// Inode flag "no copy on write" (ioctl_iflags(2)). On btrfs it also turns data checksums off.
 pub const NOCOW: i32 = 0x0080_0000;
 
-/// The alignment that direct I/O on this file asks for, in bytes: of memory, and of offset and
-/// length (`STATX_DIOALIGN`, Linux 6.1). None: the kernel does not tell. An offset figure of 0:
-/// this file has no direct I/O.
+/// The alignment that direct I/O on a file requires, in bytes: first of memory addresses, then of offsets and lengths
+/// (statx(2), `STATX_DIOALIGN`, Linux 6.1). None if the kernel does not report it. If the second number is 0, the file
+/// does not support direct I/O.
 pub fn dio_alignment(file: &File) -> io::Result<Option<(u32, u32)>> {
-    // SAFETY: statx is a struct of integers, for which zero is a value.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the empty path with AT_EMPTY_PATH means the descriptor, which `file` keeps open;
-    // `found` outlives the call.
-    let result =
-        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut found) };
+    // SAFETY: statx is a struct of integers, for which all zeros is a valid value.
+    let mut attributes: libc::statx = unsafe { std::mem::zeroed() };
+    let (fd, empty_path, mask) = (file.as_raw_fd(), c"".as_ptr(), libc::STATX_DIOALIGN);
+    // SAFETY: the empty path with AT_EMPTY_PATH means the descriptor, which `file` keeps open. `attributes` outlives
+    // the call.
+    let result = unsafe { libc::statx(fd, empty_path, libc::AT_EMPTY_PATH, mask, &mut attributes) };
     match check(result) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(None),
         Err(e) => Err(e),
-        Ok(_) if found.stx_mask & libc::STATX_DIOALIGN == 0 => Ok(None),
-        Ok(_) => Ok(Some((found.stx_dio_mem_align, found.stx_dio_offset_align))),
+        Ok(_) if attributes.stx_mask & libc::STATX_DIOALIGN == 0 => Ok(None),
+        Ok(_) => Ok(Some((attributes.stx_dio_mem_align, attributes.stx_dio_offset_align))),
     }
 }
 
-/// Logical sector size of a block device in bytes (`BLKSSZGET`).
+/// The logical sector size of a block device, in bytes (`BLKSSZGET`).
 pub fn sector_size(device: &File) -> io::Result<u32> {
     let mut size: libc::c_int = 0;
-    // SAFETY: BLKSSZGET writes one int, to `size`, which outlives the call.
+    // SAFETY: BLKSSZGET writes one int to `size`, which outlives the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), BLKSSZGET, &mut size) })?;
     u32::try_from(size).map_err(io::Error::other)
 }
 
-/// Length of a file or block device in bytes, without moving the position that others may share.
+/// The length of a file or block device, in bytes. Does not move the file position, which other processes may share.
 pub fn length(file: &File) -> io::Result<u64> {
-    let found = file.metadata()?;
-    if !found.file_type().is_block_device() {
-        return Ok(found.len());
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_block_device() {
+        return Ok(metadata.len());
     }
     let mut bytes = 0u64;
-    // SAFETY: BLKGETSIZE64 writes one u64, to `bytes`, which outlives the call.
+    // SAFETY: BLKGETSIZE64 writes one u64 to `bytes`, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &mut bytes) })?;
     Ok(bytes)
 }
 
-/// Inode flags as chattr(1) sets them; None where the filesystem has none.
+/// The inode flags that chattr(1) sets (ioctl_iflags(2)). None if the filesystem has no inode flags.
 pub fn inode_flags(file: &File) -> Option<i32> {
     let mut flags: libc::c_long = 0;
-    // SAFETY: the kernel writes at most one long, to `flags`, which outlives the call.
+    // SAFETY: the kernel writes at most one long to `flags`, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &mut flags) }).ok()?;
     i32::try_from(flags & 0x7fff_ffff).ok()
 }
 
-/// Superblock magic of the filesystem that holds `file` (statfs(2)).
+/// The superblock magic number of the filesystem that holds `file` (statfs(2)).
 pub fn filesystem(file: &File) -> io::Result<i64> {
-    // SAFETY: statfs is a struct of integers, for which zero is a value.
-    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `found` outlives the call.
-    retry(|| check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut found) }))?;
-    // The kernel's long; as u32 first, so that 32-bit systems see the same magic.
-    Ok(i64::from(found.f_type as u32))
+    // SAFETY: statfs is a struct of integers, for which all zeros is a valid value.
+    let mut statistics: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `statistics` outlives the call.
+    retry(|| check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut statistics) }))?;
+    // f_type is a long. Going through u32 gives the same number on 32-bit systems, where it would be negative.
+    Ok(i64::from(statistics.f_type as u32))
 }
 
-/// True for a file on overlayfs: its pages are those of another file, below, and some calls do not get there.
-pub(super) fn overlays(file: &File) -> bool {
-    file.metadata().is_ok_and(|found| found.is_file()) && filesystem(file).is_ok_and(|magic| magic == OVERLAYFS)
+/// True if `file` is a regular file on overlayfs. Its cached pages belong to a file on the underlying filesystem, which
+/// some system calls do not reach.
+pub(super) fn is_on_overlayfs(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file()) && filesystem(file).is_ok_and(|magic| magic == OVERLAYFS)
 }
 
-/// Free bytes that this user may have on the filesystem that holds `file` (fstatvfs(3)).
+/// The free bytes available to this user on the filesystem that holds `file` (fstatvfs(3)).
 pub fn free_bytes(file: &File) -> io::Result<u64> {
-    // SAFETY: statvfs is a struct of integers, for which zero is a value.
-    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `found` outlives the call.
-    retry(|| check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut found) }))?;
-    #[allow(clippy::useless_conversion)] // narrower on 32-bit systems
-    Ok(u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+    // SAFETY: statvfs is a struct of integers, for which all zeros is a valid value.
+    let mut statistics: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `statistics` outlives the call.
+    retry(|| check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut statistics) }))?;
+    #[allow(clippy::useless_conversion)] // the fields are narrower on 32-bit systems
+    Ok(u64::from(statistics.f_bavail).saturating_mul(u64::from(statistics.f_frsize)))
 }

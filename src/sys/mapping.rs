@@ -1,4 +1,4 @@
-//! Files mapped into memory, to ask about their pages or to copy them out.
+//! Memory-mapped files: which of their pages are cached, and copying out the cached data.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -7,75 +7,80 @@ use std::os::fd::AsRawFd;
 
 use super::{check, check_size, offset, page_size};
 
-/// Bytes that mincore looks at in one go: 64 Ki pages, so that a file of any size fits in the address space.
+/// The most bytes to map at once when counting cached pages: 65,536 pages of 4 KiB. A file of any size then fits in the
+/// address space.
 pub const WINDOW: u64 = 256 << 20;
 
-/// A part of a file, mapped to ask about its pages, or to have what is in them. No reference into it is
-/// ever made: the file is others' to change and to cut.
+/// A range of a file, mapped read-only to query its pages or to copy their data. The code never makes a reference into
+/// the mapping, because other processes may change or truncate the file at any time.
 pub struct FileMapping {
-    start: *mut libc::c_void,
+    address: *mut libc::c_void,
     len: usize,
 }
 
 impl FileMapping {
-    /// Maps `len` bytes at `at`, a multiple of the page size.
-    pub fn new(file: &File, at: u64, len: usize) -> io::Result<Self> {
+    /// Maps `len` bytes from `start` on (mmap(2)). `start` must be a multiple of the page size.
+    pub fn new(file: &File, start: u64, len: usize) -> io::Result<Self> {
         let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
-        // SAFETY: asks for an address of the kernel's choice; no memory of ours is touched.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, file.as_raw_fd(), offset(at)?) };
-        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { start, len }) }
+        let (fd, start) = (file.as_raw_fd(), offset(start)?);
+        // SAFETY: maps the file at an address that the kernel chooses. Existing memory is not touched.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, start) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address, len }) }
     }
 
-    /// Copies the bytes from `skip` on into `buffer`: the kernel does it, so that a file which became
-    /// shorter is an error (EFAULT) and not a SIGBUS. The pages are not marked as used, and nothing is
-    /// read ahead of them. False: there is less than `buffer` takes.
+    /// Fills `buffer` with the bytes from `skip` on. The kernel copies them, so that a file that was truncated in the
+    /// meantime causes an error (EFAULT) and not a SIGBUS. The pages are not marked as used, and the kernel does no
+    /// read-ahead. Returns false if the mapping or the copy ends before `buffer` is full.
     pub fn copy_out(&self, skip: usize, buffer: &mut [u8]) -> io::Result<bool> {
         if skip.checked_add(buffer.len()).is_none_or(|end| end > self.len) {
             return Ok(false);
         }
-        // SAFETY: advice on this mapping, which lives until drop: random access leaves the age of pages alone.
-        check(unsafe { libc::madvise(self.start, self.len, libc::MADV_RANDOM) })?;
-        let from = libc::iovec { iov_base: self.start.wrapping_byte_add(skip), iov_len: buffer.len() };
-        let to = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        // SAFETY: to this process itself: from inside this mapping, which lives until drop, to `buffer`,
-        // borrowed mutably until the call returns. The written side is named as the remote one because
-        // the kernel marks the pages of that side as used (process_vm_writev(2); mm/gup.c).
-        let moved = unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) };
-        Ok(check_size(moved)? == buffer.len())
+        // With this advice, an access does not change the age of the pages.
+        // SAFETY: the range is this mapping, which lives until drop.
+        check(unsafe { libc::madvise(self.address, self.len, libc::MADV_RANDOM) })?;
+        let local = libc::iovec { iov_base: self.address.wrapping_byte_add(skip), iov_len: buffer.len() };
+        let remote = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // This process writes to itself. `buffer` is the remote side, because the kernel marks the pages of the remote
+        // side as used (process_vm_writev(2); mm/gup.c).
+        // SAFETY: reads from this mapping, which lives until drop, and writes to `buffer`, which is borrowed mutably
+        // until the call returns.
+        let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+        Ok(check_size(copied)? == buffer.len())
     }
 
-    /// A byte a page, whose lowest bit says whether the page is in the cache (mincore(2)).
+    /// One byte for each page. The lowest bit is set if the page is in the page cache (mincore(2)).
     pub fn resident(&self) -> io::Result<Vec<u8>> {
         let mut pages = vec![0u8; self.len.div_ceil(page_size() as usize)];
-        // SAFETY: the range is this mapping; `pages` has a byte for each of its pages.
-        check(unsafe { libc::mincore(self.start, self.len, pages.as_mut_ptr()) })?;
+        // SAFETY: the range is this mapping, and `pages` has one byte for each of its pages.
+        check(unsafe { libc::mincore(self.address, self.len, pages.as_mut_ptr()) })?;
         Ok(pages)
     }
 
-    /// How many pages are in the cache.
+    /// The number of pages that are in the page cache.
     pub fn resident_pages(&self) -> io::Result<u64> {
         Ok(self.resident()?.iter().filter(|page| **page & 1 == 1).count() as u64)
     }
 
-    /// Maps `count` pages from page `first` on, that are in the cache, so that pagemap shows where they
-    /// are (`MADV_POPULATE_READ`, Linux 5.14: an error where a touch would be a SIGBUS).
+    /// Adds `count` cached pages, starting with page number `first`, to the page table, so that /proc/self/pagemap
+    /// shows where they are (madvise(2), `MADV_POPULATE_READ`, Linux 5.14). Returns an error where touching the pages
+    /// would raise a SIGBUS.
     pub fn populate(&self, first: usize, count: usize) -> io::Result<()> {
         let page = page_size() as usize;
         let len = (count * page).min(self.len - first * page);
-        // SAFETY: inside this mapping, which lives until drop; nothing is changed.
-        check(unsafe { libc::madvise(self.start.wrapping_byte_add(first * page), len, libc::MADV_POPULATE_READ) })?;
+        // SAFETY: the range is inside this mapping, which lives until drop. No content changes.
+        check(unsafe { libc::madvise(self.address.wrapping_byte_add(first * page), len, libc::MADV_POPULATE_READ) })?;
         Ok(())
     }
 
-    /// Where it is mapped, for /proc/self/pagemap.
+    /// The address of the mapping, for /proc/self/pagemap.
     pub fn address(&self) -> u64 {
-        self.start.addr() as u64
+        self.address.addr() as u64
     }
 }
 
 impl Drop for FileMapping {
     fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `new` mapped; no reference into it was ever made.
-        unsafe { libc::munmap(self.start, self.len) };
+        // SAFETY: unmaps exactly the range that `new` mapped. No reference into it exists.
+        unsafe { libc::munmap(self.address, self.len) };
     }
 }

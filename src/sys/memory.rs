@@ -6,43 +6,43 @@ use std::ptr::NonNull;
 
 use super::check;
 
-/// Size of a transparent huge page on x86-64, and on arm64 with 4 KiB pages.
+/// The size of a transparent huge page on x86-64, and on arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Anonymous memory, page-aligned; aligned to 2 MiB and on huge pages from that size on.
+/// Page-aligned anonymous memory. From 2 MiB on, it is aligned to 2 MiB and uses huge pages if the kernel has some.
 pub struct AnonymousMapping {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the mapping is private memory that only this value points to, like a Box<[u8]>.
+// SAFETY: the mapping is private memory that only this value points to, as with a Box<[u8]>.
 unsafe impl Send for AnonymousMapping {}
-// SAFETY: shared access hands out &[u8] only; changing it takes &mut self.
+// SAFETY: shared access gives out &[u8] only. Changing the memory requires &mut self.
 unsafe impl Sync for AnonymousMapping {}
 
 impl AnonymousMapping {
-    /// Maps `len` zero bytes. The pages are made when they are first touched.
-    pub fn anonymous(len: usize) -> io::Result<Self> {
+    /// Maps at least `len` bytes, all zero. The kernel allocates each page when it is first touched. Fails with
+    /// `OutOfMemory` if there is not enough address space.
+    pub fn new(len: usize) -> io::Result<Self> {
         let len = len.max(1).checked_next_multiple_of(4096).ok_or(io::ErrorKind::OutOfMemory)?;
-        let spare = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
-        let total = len.checked_add(spare).ok_or(io::ErrorKind::OutOfMemory)?;
+        let padding = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let total = len.checked_add(padding).ok_or(io::ErrorKind::OutOfMemory)?;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: asks for fresh memory at an address of the kernel's choice; no memory is touched.
+        // SAFETY: maps new memory at an address that the kernel chooses. Existing memory is not touched.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let before = if spare > 0 { base.align_offset(HUGE_PAGE) } else { 0 };
-        let start = base.wrapping_byte_add(before);
-        if spare > 0 {
-            let after = spare - before;
-            // SAFETY: both ranges are parts of the mapping above that nothing points to: what lies
-            // before the aligned start, and what lies behind start + len. Unmapping address ranges
-            // of length 0 fails without effect, which is why the results are not looked at; nor is
-            // that of madvise, which is advice.
+        let padding_before = if padding > 0 { base.align_offset(HUGE_PAGE) } else { 0 };
+        let start = base.wrapping_byte_add(padding_before);
+        if padding > 0 {
+            let padding_after = padding - padding_before;
+            // SAFETY: nothing points to the two unmapped ranges. Both are parts of the mapping above: one is before the
+            // aligned start, the other after start + len. The results are ignored: munmap of a range of length 0 fails
+            // without effect, and madvise is only advice.
             unsafe {
-                libc::munmap(base, before);
-                libc::munmap(start.wrapping_byte_add(len), after);
+                libc::munmap(base, padding_before);
+                libc::munmap(start.wrapping_byte_add(len), padding_after);
                 libc::madvise(start, len, libc::MADV_HUGEPAGE);
             }
         }
@@ -50,34 +50,34 @@ impl AnonymousMapping {
         Ok(Self { start, len })
     }
 
-    /// Makes the pages now instead of at the first touch (madvise(2), Linux 5.14).
+    /// Allocates all pages now instead of when they are first touched (madvise(2), `MADV_POPULATE_WRITE`, Linux 5.14).
     pub fn populate(&mut self) -> io::Result<()> {
-        // SAFETY: the range is this mapping, alive until drop; its contents do not change.
+        // SAFETY: the range is this mapping, which lives until drop. Its contents do not change.
         check(unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) })?;
         Ok(())
     }
 
-    /// The memory.
+    /// The whole mapping.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: mapped, initialised (zero pages), and alive as long as self is borrowed.
+        // SAFETY: the memory is mapped, initialized (zero pages), and lives as long as self is borrowed.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// The memory, to write to.
+    /// The whole mapping, writable.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and &mut self is the only access.
+        // SAFETY: as in `as_slice`, and &mut self makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for AnonymousMapping {
     fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `anonymous` kept; no borrow outlives self.
+        // SAFETY: unmaps exactly the range that `new` kept. No borrow outlives self.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
-/// Size of a page of memory, and of the page cache, in bytes.
+/// The size of a memory page, and of a page in the page cache, in bytes.
 pub fn page_size() -> u64 {
     // SAFETY: integers only.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)

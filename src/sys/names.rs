@@ -1,4 +1,4 @@
-//! Names of files: linking, renaming, /proc/self/fd.
+//! Names of files: link, rename, and the /proc path of an open file.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -11,82 +11,82 @@ use std::path::{Path, PathBuf};
 
 use super::{check, retry};
 
-fn path(value: &Path) -> io::Result<CString> {
-    CString::new(value.as_os_str().as_bytes()).map_err(io::Error::other)
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
-/// Gives the open file a name, following /proc/self/fd (linkat(2)). Fails if the name is taken.
+/// Gives an open file the name `name`, through /proc/self/fd (linkat(2)). Fails with EEXIST if the name exists.
 pub fn link(file: &File, name: &Path) -> io::Result<()> {
-    let (from, to) = (path(&fd_path(file))?, path(name)?);
+    let (source, name) = (c_path(&fd_path(file))?, c_path(name)?);
     // SAFETY: both strings end in NUL and outlive the call.
     check(unsafe {
-        libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+        libc::linkat(libc::AT_FDCWD, source.as_ptr(), libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
     })?;
     Ok(())
 }
 
-/// Gives the open file the name `to`, replacing what has it: by way of `between`, because linkat(2)
-/// does not replace. A child in a group of its own does both calls, so that a SIGKILL for this
-/// process or its group does not fall between them; it costs a fork.
-pub fn link_over(file: &File, between: &Path, to: &Path) -> io::Result<()> {
-    let name = to;
-    let (from, between, to) = (path(&fd_path(file))?, path(between)?, path(to)?);
-    let (from, between, to) = (from.as_ptr(), between.as_ptr(), to.as_ptr());
-    let work = || {
-        // SAFETY: three strings that end in NUL, kept by the caller until it has waited for the child.
-        // Only system calls: a child of a process with threads may do nothing else (fork(2)).
+/// Gives an open file the name `name`, and replaces the file that has the name. linkat(2) cannot replace a file, so
+/// this links the file as `temporary` first and then renames that. A child process in its own session makes both calls,
+/// so that a SIGKILL of this process or its process group cannot come between them. This costs a fork.
+pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
+    let (c_source, c_temporary, c_name) = (c_path(&fd_path(file))?, c_path(temporary)?, c_path(name)?);
+    let (c_source, c_temporary, c_name) = (c_source.as_ptr(), c_temporary.as_ptr(), c_name.as_ptr());
+    // Returns errno, or 0.
+    let link_and_rename = || {
+        // SAFETY: the three strings end in NUL, and the caller keeps them until the child has exited. The closure only
+        // makes system calls: the child of a multithreaded process may not do anything else (fork(2)).
         unsafe {
-            if libc::linkat(libc::AT_FDCWD, from, libc::AT_FDCWD, between, libc::AT_SYMLINK_FOLLOW) < 0 {
+            if libc::linkat(libc::AT_FDCWD, c_source, libc::AT_FDCWD, c_temporary, libc::AT_SYMLINK_FOLLOW) < 0 {
                 return *libc::__errno_location();
             }
-            if libc::rename(between, to) < 0 {
-                let error = *libc::__errno_location();
-                libc::unlink(between);
-                return error;
+            if libc::rename(c_temporary, c_name) < 0 {
+                let errno = *libc::__errno_location();
+                libc::unlink(c_temporary);
+                return errno;
             }
         }
         0
     };
-    // SAFETY: the child leaves by _exit, without running anything of this process's.
-    let error = match unsafe { libc::fork() } {
+    // SAFETY: the child exits with _exit, which runs no exit handlers of this process.
+    let errno = match unsafe { libc::fork() } {
         0 => unsafe {
-            // SAFETY: integers only. /proc/self is the child now, and its descriptors are the same.
+            // SAFETY: integers only. /proc/self is now the child, which has the same file descriptors.
             libc::setsid();
-            libc::_exit(work())
+            libc::_exit(link_and_rename())
         },
-        -1 => work(), // no process to spare
+        -1 => link_and_rename(), // cannot fork: do it in this process
         child => {
             let mut status = 0;
             // SAFETY: `status` outlives the call.
             match retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) })) {
                 Ok(_) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
-                // Killed alone, or nobody keeps its status (SIGCHLD is ignored): look what it did, and
-                // do what it did not.
+                // The child was killed, or the kernel discarded its status because SIGCHLD is ignored. Check whether
+                // the file has its name, and start over if it does not.
                 _ => match (file.metadata(), std::fs::metadata(name)) {
                     (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()) => 0,
                     _ => {
-                        // SAFETY: the string ends in NUL and outlives the call. It may not be there.
-                        unsafe { libc::unlink(between) };
-                        work()
+                        // SAFETY: the string ends in NUL and outlives the call. The file may not exist.
+                        unsafe { libc::unlink(c_temporary) };
+                        link_and_rename()
                     }
                 },
             }
         }
     };
-    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 
-/// The name under which /proc shows an open file.
+/// The path of an open file in /proc.
 pub fn fd_path(file: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// Renames, failing with EEXIST if the new name is taken (renameat2(2), `RENAME_NOREPLACE`).
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    let (from, to) = (path(from)?, path(to)?);
+/// Renames a file. Fails with EEXIST if the new name exists (renameat2(2), `RENAME_NOREPLACE`).
+pub fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
+    let (old, new) = (c_path(old)?, c_path(new)?);
     // SAFETY: both strings end in NUL and outlive the call.
     check(unsafe {
-        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_NOREPLACE)
+        libc::renameat2(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), libc::RENAME_NOREPLACE)
     })?;
     Ok(())
 }

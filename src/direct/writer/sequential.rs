@@ -1,44 +1,44 @@
-//! Appending: `io::Write` through one buffer, in chunks of any length.
+//! [`std::io::Write`]: appends chunks of any length through one buffer.
 
 use std::io;
 
-use super::{BUFFER, DirectWriter};
+use super::{BUFFER_SIZE, DirectWriter};
 use crate::direct::AlignedBuffer;
 
 impl DirectWriter {
-    /// Writes the whole blocks of the sequential buffer out; `all`: the rest too.
-    pub(super) fn drain(&mut self, all: bool) -> io::Result<()> {
-        let Some(buffer) = self.buffer.take() else { return Ok(()) };
-        let len = if all { self.filled } else { self.boundary.down(self.filled as u64) as usize };
-        self.write_at(&buffer[..len], self.position)?;
-        self.position += len as u64;
-        let mut buffer = buffer;
-        buffer.copy_within(len..self.filled, 0);
-        self.filled -= len;
+    /// Writes the whole blocks in the buffer. With `all`, writes the rest too.
+    pub(super) fn write_buffer(&mut self, all: bool) -> io::Result<()> {
+        let Some(mut buffer) = self.buffer.take() else { return Ok(()) };
+        let len = if all { self.buffered } else { self.boundary.round_down(self.buffered as u64) as usize };
+        self.write_at(&buffer[..len], self.buffer_offset)?;
+        self.buffer_offset += len as u64;
+        buffer.copy_within(len..self.buffered, 0);
+        self.buffered -= len;
         self.buffer = Some(buffer);
         Ok(())
     }
 }
 
 impl io::Write for DirectWriter {
+    /// Appends to the buffer, and writes the buffer if it is full. Fails as [`DirectWriter::write_at`] does.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check()?;
+        self.check_failure()?;
         let buffer = match &mut self.buffer {
             Some(buffer) => buffer,
-            empty => empty.insert(AlignedBuffer::new(BUFFER)?),
+            none => none.insert(AlignedBuffer::new(BUFFER_SIZE)?),
         };
-        let n = data.len().min(BUFFER - self.filled);
-        buffer[self.filled..self.filled + n].copy_from_slice(&data[..n]);
-        self.filled += n;
-        if self.filled == BUFFER {
-            self.drain(false)?;
+        let len = data.len().min(BUFFER_SIZE - self.buffered);
+        buffer[self.buffered..self.buffered + len].copy_from_slice(&data[..len]);
+        self.buffered += len;
+        if self.buffered == BUFFER_SIZE {
+            self.write_buffer(false)?;
         }
-        Ok(n)
+        Ok(len)
     }
 
-    /// Writes out all whole blocks; part of one stays in memory until [`DirectWriter::finish`].
+    /// Writes all whole blocks. A partial block stays in memory until [`DirectWriter::finish`]. Does not sync.
     fn flush(&mut self) -> io::Result<()> {
-        self.check()?;
-        self.drain(false)
+        self.check_failure()?;
+        self.write_buffer(false)
     }
 }

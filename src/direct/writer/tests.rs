@@ -1,27 +1,28 @@
-//! The writer on a fake disk that enforces alignment and records what it is asked.
+//! Tests of the writer on a fake disk that enforces alignment and records the operations.
 
 use std::io::Write;
 
 use super::*;
+use crate::direct::Traffic;
 use crate::direct::fake::{FakeDisk, Operation};
 
-fn owned(disk: &FakeDisk) -> DirectWriter {
-    DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), true, 0)
+fn new_file(disk: &FakeDisk) -> DirectWriter {
+    DirectWriter::from_io(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), true, 0)
 }
 
 fn in_place(disk: &FakeDisk) -> DirectWriter {
-    let existing = disk.content().len() as u64;
-    DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), false, existing)
+    let existing_len = disk.content().len() as u64;
+    DirectWriter::from_io(FileIo::fake(disk.clone(), DirectPolicy::Auto), disk.alignment(), false, existing_len)
 }
 
 #[test]
-fn the_tail_is_padded_written_direct_cut_synced_and_dropped_in_this_order() -> io::Result<()> {
+fn the_tail_is_padded_written_direct_truncated_synced_and_evicted_in_this_order() -> io::Result<()> {
     let disk = FakeDisk::new(512, 4096, Vec::new());
-    let mut writer = owned(&disk);
+    let mut writer = new_file(&disk);
     writer.write_all(&[9; 5000])?;
     let written = writer.finish()?;
     use Operation::*;
-    let expected = [Write(0, 4096), Write(4096, 4096), Truncate(5000), Sync, Forget(0, 0)];
+    let expected = [Write(0, 4096), Write(4096, 4096), Truncate(5000), Sync, Evict(0, 0)];
     assert_eq!(disk.changes(), expected);
     assert_eq!(disk.content(), [9; 5000]);
     assert_eq!(written.traffic, Traffic { direct: 5000, ..Traffic::default() });
@@ -29,11 +30,11 @@ fn the_tail_is_padded_written_direct_cut_synced_and_dropped_in_this_order() -> i
 }
 
 #[test]
-fn any_chunking_gives_the_same_bytes_and_only_aligned_transfers() -> io::Result<()> {
-    let bytes: Vec<u8> = (0..BUFFER * 2 + 777).map(|i| (i % 251) as u8).collect();
-    for chunk in [1000, 4096, 65_537, BUFFER, BUFFER + 1] {
+fn chunks_of_any_length_give_the_same_bytes_in_aligned_transfers_only() -> io::Result<()> {
+    let bytes: Vec<u8> = (0..BUFFER_SIZE * 2 + 777).map(|i| (i % 251) as u8).collect();
+    for chunk in [1000, 4096, 65_537, BUFFER_SIZE, BUFFER_SIZE + 1] {
         let disk = FakeDisk::new(512, 4096, Vec::new());
-        let mut writer = owned(&disk);
+        let mut writer = new_file(&disk);
         for (i, part) in bytes.chunks(chunk).enumerate() {
             writer.write_all(part)?;
             if i % 3 == 0 {
@@ -49,24 +50,24 @@ fn any_chunking_gives_the_same_bytes_and_only_aligned_transfers() -> io::Result<
 #[test]
 fn in_place_writes_change_nothing_outside_their_range() -> io::Result<()> {
     let before: Vec<u8> = (0..20_000).map(|i| (i % 250) as u8 + 1).collect();
-    for at in [0, 1, 511, 512, 4095, 4096, 12_000] {
+    for offset in [0, 1, 511, 512, 4095, 4096, 12_000] {
         for len in [0, 1, 511, 512, 513, 4096, 7000] {
             let disk = FakeDisk::new(512, 512, before.clone());
             let writer = in_place(&disk);
-            writer.write_at(&vec![0xff; len], at)?;
+            writer.write_at(&vec![0xff; len], offset)?;
             let written = writer.finish()?;
-            let mut want = before.clone();
-            want[at as usize..at as usize + len].fill(0xff);
-            assert!(disk.content() == want, "at {at} len {len}");
+            let mut expected = before.clone();
+            expected[offset as usize..offset as usize + len].fill(0xff);
+            assert!(disk.content() == expected, "offset {offset} len {len}");
             assert_eq!(written.traffic.direct, len as u64);
-            assert!(!disk.changes().iter().any(|o| matches!(o, Operation::Truncate(_))));
+            assert!(!disk.changes().iter().any(|operation| matches!(operation, Operation::Truncate(_))));
         }
     }
     Ok(())
 }
 
 #[test]
-fn a_file_that_grows_in_place_is_never_longer_than_it_should_be() -> io::Result<()> {
+fn a_file_that_grows_in_place_is_never_longer_than_its_final_length() -> io::Result<()> {
     let disk = FakeDisk::new(512, 512, vec![1; 700]);
     let writer = in_place(&disk);
     writer.write_at(&[2; 1000], 600)?;
@@ -80,10 +81,10 @@ fn a_file_that_grows_in_place_is_never_longer_than_it_should_be() -> io::Result<
 }
 
 #[test]
-fn parts_of_one_block_from_several_threads_all_survive() -> io::Result<()> {
-    for fresh in [true, false] {
-        let disk = FakeDisk::new(512, 4096, if fresh { Vec::new() } else { vec![0; 8192] });
-        let writer = if fresh { owned(&disk) } else { in_place(&disk) };
+fn several_threads_can_write_parts_of_the_same_block() -> io::Result<()> {
+    for is_new in [true, false] {
+        let disk = FakeDisk::new(512, 4096, if is_new { Vec::new() } else { vec![0; 8192] });
+        let writer = if is_new { new_file(&disk) } else { in_place(&disk) };
         std::thread::scope(|scope| {
             for part in 0..8u8 {
                 let writer = &writer;
@@ -91,26 +92,25 @@ fn parts_of_one_block_from_several_threads_all_survive() -> io::Result<()> {
             }
         });
         writer.finish()?;
-        let want: Vec<u8> = (0..8000).map(|i| (i / 1000) as u8 + 1).collect();
-        assert!(disk.content()[..8000] == want, "fresh {fresh}");
+        let expected: Vec<u8> = (0..8000).map(|i| (i / 1000) as u8 + 1).collect();
+        assert!(disk.content()[..8000] == expected, "is_new {is_new}");
     }
     Ok(())
 }
 
 #[test]
-fn a_refusal_at_the_first_write_goes_on_uncached_and_says_so() -> io::Result<()> {
+fn the_writer_falls_back_to_uncached_writes_and_reports_why() -> io::Result<()> {
     let disk = FakeDisk::new(512, 512, Vec::new());
     disk.refuse_direct();
     disk.refuse_dontcache();
-    let writer = owned(&disk);
+    let writer = new_file(&disk);
     writer.write_at(&[5; 1000], 0)?;
     let written = writer.finish()?;
     assert_eq!(disk.content(), [5; 1000]);
     assert_eq!(written.traffic, Traffic { uncached: 1000, ..Traffic::default() });
     assert!(written.why.is_some_and(|why| why.contains("refuses")));
     let changes = disk.changes();
-    let dropped = changes.iter().position(|o| matches!(o, Operation::Forget(0, 512)));
-    assert!(dropped.is_some(), "{changes:?}");
+    assert!(changes.iter().any(|operation| matches!(operation, Operation::Evict(0, 512))), "{changes:?}");
     Ok(())
 }
 
@@ -118,17 +118,17 @@ fn a_refusal_at_the_first_write_goes_on_uncached_and_says_so() -> io::Result<()>
 fn a_refusal_under_always_is_an_error() {
     let disk = FakeDisk::new(512, 512, Vec::new());
     disk.refuse_direct();
-    let writer = DirectWriter::on(FileIo::fake(disk.clone(), DirectPolicy::Always), disk.alignment(), true, 0);
+    let writer = DirectWriter::from_io(FileIo::fake(disk.clone(), DirectPolicy::Always), disk.alignment(), true, 0);
     let error = writer.write_at(&[5; 1024], 0).err();
     assert!(error.is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<crate::direct::Refused>())));
     assert!(disk.content().is_empty());
 }
 
 #[test]
-fn short_writes_go_on_from_an_aligned_offset() -> io::Result<()> {
+fn short_writes_continue_at_an_aligned_offset() -> io::Result<()> {
     let disk = FakeDisk::new(512, 512, Vec::new());
-    disk.short_transfers(1500);
-    let mut writer = owned(&disk);
+    disk.limit_transfers(1500);
+    let mut writer = new_file(&disk);
     let bytes: Vec<u8> = (0..10_000).map(|i| (i % 253) as u8).collect();
     writer.write_all(&bytes)?;
     writer.finish()?;
@@ -137,18 +137,18 @@ fn short_writes_go_on_from_an_aligned_offset() -> io::Result<()> {
 }
 
 #[test]
-fn a_device_that_takes_nothing_is_an_error_not_a_loop() {
+fn a_device_that_writes_nothing_causes_an_error_and_not_an_endless_loop() {
     let disk = FakeDisk::new(512, 512, Vec::new());
-    disk.short_transfers(100);
-    let error = owned(&disk).write_at(&[5; 1024], 0).err();
+    disk.limit_transfers(100);
+    let error = new_file(&disk).write_at(&[5; 1024], 0).err();
     assert_eq!(error.map(|e| e.kind()), Some(io::ErrorKind::WriteZero));
 }
 
 #[test]
-fn a_failed_write_stays_failed() -> io::Result<()> {
+fn after_a_failed_write_every_later_call_fails() -> io::Result<()> {
     let disk = FakeDisk::new(512, 512, Vec::new());
-    disk.fail_writes_at(1024, libc::ENOSPC);
-    let writer = owned(&disk);
+    disk.fail_writes_past(1024, libc::ENOSPC);
+    let writer = new_file(&disk);
     writer.write_at(&[1; 1024], 0)?;
     let first = writer.write_at(&[1; 512], 1024).err();
     assert_eq!(first.and_then(|e| e.raw_os_error()), Some(libc::ENOSPC));
@@ -159,16 +159,16 @@ fn a_failed_write_stays_failed() -> io::Result<()> {
 }
 
 #[test]
-fn zeroing_a_range_in_place_keeps_its_neighbours() -> io::Result<()> {
+fn zeroing_a_range_in_place_does_not_change_its_neighbors() -> io::Result<()> {
     let disk = FakeDisk::new(512, 512, vec![1; 50_000]);
     let writer = in_place(&disk);
     writer.zero_at(1000, 20_000)?;
     writer.zero_at(49_000, 3_000)?;
     writer.finish()?;
-    let mut want = vec![1; 52_000];
-    want[1000..21_000].fill(0);
-    want[49_000..].fill(0);
-    assert!(disk.content() == want);
+    let mut expected = vec![1; 52_000];
+    expected[1000..21_000].fill(0);
+    expected[49_000..].fill(0);
+    assert!(disk.content() == expected);
     assert!(disk.changes().contains(&Operation::Zero(4096, 16_384)));
     Ok(())
 }
