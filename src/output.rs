@@ -1,4 +1,4 @@
-//! What people and scripts see: progress while it runs, the last line when it is done.
+//! What users and scripts see: progress during the copy, and the report at the end.
 
 mod progress;
 mod report;

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::residency;
+use super::residency::Residency;
 use crate::error::{Error, Result};
 use crate::source_info::SourceInfo;
 
-/// How often the cache is sampled during the copy. Pages that come and go between two samples are missed.
+/// Time between two samples of the page cache during the copy. Pages that are cached only between two samples are
+/// missed.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The resident pages of one file around a copy; None where the kernel does not report them.
+/// The number of resident pages of one file, before, during and after a copy. None where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageCounts {
     /// Before the copy.
@@ -31,14 +32,14 @@ impl PageCounts {
     }
 }
 
-/// The page counts of both ends of a copy, for those that have pages.
+/// The page counts of source and destination. None for an end that has no pages, such as a pipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BothPageCounts {
     pub source: Option<PageCounts>,
     pub destination: Option<PageCounts>,
 }
 
-/// Samples the page cache for source and destination, for those that have pages.
+/// Samples how many pages of source and destination are in the page cache. The default watches nothing.
 #[derive(Default)]
 pub struct CacheWatch {
     source: Option<WatchedFile>,
@@ -46,11 +47,13 @@ pub struct CacheWatch {
 }
 
 impl CacheWatch {
-    /// Counts the pages before the copy. Fails if neither end has pages.
+    /// Counts the pages before the copy. `destination` is None if it has no pages. Fails if neither end has pages.
     pub fn new(source: &SourceInfo, destination_name: &Path, destination: Option<&File>) -> Result<Self> {
         let source_file = source.stored_file();
         if source_file.is_none() && destination.is_none() {
-            return Err(Error::usage("--check-cache cannot be used here: neither SRC nor DST has pages"));
+            return Err(Error::usage(
+                "--check-cache cannot be used here: neither SRC nor DST is a file or block device",
+            ));
         }
         let watch = |name: &Path, file: Option<&File>| {
             let watched = file.map(WatchedFile::new).transpose();
@@ -59,28 +62,28 @@ impl CacheWatch {
         Ok(Self { source: watch(&source.name, source_file)?, destination: watch(destination_name, destination)? })
     }
 
-    /// Runs `work` while a thread samples the page cache.
+    /// Runs `work` while another thread samples the page cache.
     pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
         let files: Vec<&WatchedFile> = [&self.source, &self.destination].into_iter().flatten().collect();
         if files.is_empty() {
             return work();
         }
         std::thread::scope(|scope| {
-            let (done, wait) = mpsc::channel::<()>();
+            let (done, finished) = mpsc::channel::<()>();
             let sample = move || {
-                while wait.recv_timeout(SAMPLE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                while finished.recv_timeout(SAMPLE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     files.iter().for_each(|file| file.sample());
                 }
             };
-            // Without a thread for it, the peak is the count at the end.
+            // If no thread can be started, the peak is the number of pages after the copy.
             let _ = std::thread::Builder::new().spawn_scoped(scope, sample);
             let result = work();
-            drop(done);
+            drop(done); // ends the sampling
             result
         })
     }
 
-    /// The page counts until now.
+    /// Counts the pages after the copy, and returns all counts.
     pub fn page_counts(&self) -> BothPageCounts {
         let counts = |file: &Option<WatchedFile>| file.as_ref().map(WatchedFile::page_counts);
         BothPageCounts { source: counts(&self.source), destination: counts(&self.destination) }
@@ -113,5 +116,5 @@ impl WatchedFile {
 }
 
 fn resident_pages(file: &File) -> Option<u64> {
-    residency::of(file).ok()?.cache.resident()
+    Residency::measure(file).ok()?.cached.resident()
 }

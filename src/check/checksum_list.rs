@@ -1,70 +1,87 @@
-//! Checksum lists: the lines that sha256sum(1) writes, and those of BSD.
+//! Checksum lists in the format of sha256sum(1) and its relatives, and in the BSD format.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::NamedDigest;
-use super::digest::from_hex;
+use super::digest::{from_hex, hex};
 use crate::error::quoted;
 use crate::job::Algorithm;
 
-/// Bytes as characters, one to one: names in a list need not be UTF-8.
-fn latin(bytes: &[u8]) -> String {
+/// One line of a checksum list.
+struct ListedDigest {
+    /// The file's name, decoded as Latin-1.
+    name: String,
+    algorithm: Algorithm,
+    bytes: Vec<u8>,
+}
+
+/// Decodes bytes as Latin-1, one character per byte, because the names in a list need not be UTF-8.
+fn from_latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| *byte as char).collect()
 }
 
-/// Finds the digest of one of `names` in a list: by the path as it is, else by how much of its end is
-/// the same, else by the file's own name. `wanted`: only of this algorithm; without it a line says so
-/// itself (BSD), or the digest's length does.
-pub fn look_up(text: &[u8], names: &[&Path], wanted: Option<Algorithm>) -> Result<NamedDigest, String> {
-    let text = latin(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
-    let lines: Vec<_> = text.lines().filter_map(|line| bsd(line).or_else(|| gnu(line, wanted))).collect();
-    let fits = |algorithm: Algorithm| wanted.is_none_or(|wanted| wanted == algorithm);
-    let exact = |listed: &Path, name: &Path| listed.components().eq(name.components());
-    let end = |listed: &Path, name: &Path| listed.ends_with(name) || name.ends_with(listed);
-    let base = |listed: &Path, name: &Path| listed.file_name() == name.file_name();
-    for same in [exact, end, base] {
+/// Finds the digest of a file in the text of a checksum list. The file may be listed under any of `names`. A line with
+/// the same path is preferred; then one whose path ends with the name or is the end of it; then one with the same file
+/// name. With `required`, only digests of that algorithm count. Without it, the algorithm is taken from the line (BSD
+/// format) or inferred from the length of the digest. The error is the reason, without the list's name.
+pub fn look_up(text: &[u8], names: &[&Path], required: Option<Algorithm>) -> Result<NamedDigest, String> {
+    let utf8_bom = b"\xef\xbb\xbf";
+    let text = from_latin1(text.strip_prefix(utf8_bom).unwrap_or(text));
+    let lines = text.lines().filter_map(|line| parse_bsd(line).or_else(|| parse_gnu(line, required)));
+    let lines: Vec<_> = lines.filter(|line| required.is_none_or(|required| required == line.algorithm)).collect();
+    let same_path = |listed: &Path, name: &Path| listed.components().eq(name.components());
+    let same_end = |listed: &Path, name: &Path| listed.ends_with(name) || name.ends_with(listed);
+    let same_file_name = |listed: &Path, name: &Path| listed.file_name() == name.file_name();
+    for matches in [same_path, same_end, same_file_name] {
         for name in names {
-            let path = latin(name.as_os_str().as_bytes());
-            let path = Path::new(path.strip_prefix("./").unwrap_or(&path));
-            let listed = |listed: &str| same(Path::new(listed.strip_prefix("./").unwrap_or(listed)), path);
-            let mut found = lines.iter().filter(|(name, algorithm, _)| listed(name) && fits(*algorithm));
-            let Some((_, algorithm, digest)) = found.next() else { continue };
-            if found.any(|(_, _, other)| other.len() == digest.len() && other != digest) {
+            let path = from_latin1(name.as_os_str().as_bytes());
+            let path = without_dot(&path);
+            let mut matching = lines.iter().filter(|line| matches(without_dot(&line.name), path));
+            let Some(first) = matching.next() else { continue };
+            // Digests of other lengths come from other algorithms and do not contradict this one.
+            if matching.any(|line| line.bytes.len() == first.bytes.len() && line.bytes != first.bytes) {
                 return Err(format!("it has several lines for {}, with different digests", quoted(name)));
             }
-            return Ok(NamedDigest { algorithm: *algorithm, bytes: digest.clone() });
+            return Ok(NamedDigest { algorithm: first.algorithm, bytes: first.bytes.clone() });
         }
     }
-    let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-    let what = wanted.map_or("", Algorithm::name);
-    Err(format!("it has no {what} line for {}", names.join(" or ")).replace("  ", " "))
+    let names = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" or ");
+    Err(match required {
+        Some(algorithm) => format!("it has no {} line for {names}", algorithm.name()),
+        None => format!("it has no line for {names}"),
+    })
 }
 
-/// `SHA256 (name) = digest`
-fn bsd(line: &str) -> Option<(String, Algorithm, Vec<u8>)> {
-    let (escaped, line) = unescape_mark(line.trim_end());
+fn without_dot(path: &str) -> &Path {
+    Path::new(path.strip_prefix("./").unwrap_or(path))
+}
+
+/// Parses `SHA256 (name) = digest`.
+fn parse_bsd(line: &str) -> Option<ListedDigest> {
+    let (escaped, line) = strip_escape_mark(line.trim_end());
     let (tag, rest) = line.split_once(" (")?;
     let (name, digest) = rest.rsplit_once(") = ")?;
-    let algorithm = Algorithm::ALL.into_iter().find(|a| a.name().eq_ignore_ascii_case(tag))?;
-    let digest = from_hex(digest).filter(|digest| digest.len() == algorithm.bytes())?;
-    Some((unescape(name, escaped), algorithm, digest))
+    let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(tag))?;
+    let bytes = from_hex(digest).filter(|bytes| bytes.len() == algorithm.bytes())?;
+    Some(ListedDigest { name: unescape(name, escaped), algorithm, bytes })
 }
 
-/// `digest  name`, or `digest *name`
-fn gnu(line: &str, wanted: Option<Algorithm>) -> Option<(String, Algorithm, Vec<u8>)> {
-    let (escaped, line) = unescape_mark(line.trim_end_matches(['\r', '\n']));
+/// Parses `digest  name` or `digest *name`.
+fn parse_gnu(line: &str, required: Option<Algorithm>) -> Option<ListedDigest> {
+    let (escaped, line) = strip_escape_mark(line.trim_end_matches(['\r', '\n']));
     let (digest, name) = line.split_once(' ')?;
     let name = name.strip_prefix([' ', '*'])?;
-    let digest = from_hex(digest)?;
-    let fits = |a: &Algorithm| a.bytes() == digest.len() && wanted.is_none_or(|wanted| wanted == *a);
-    let algorithm = Algorithm::ALL.into_iter().find(fits)?;
-    Some((unescape(name, escaped), algorithm, digest))
+    let bytes = from_hex(digest)?;
+    let mut candidates =
+        Algorithm::ALL.into_iter().filter(|algorithm| required.is_none_or(|required| required == *algorithm));
+    let algorithm = candidates.find(|algorithm| algorithm.bytes() == bytes.len())?;
+    Some(ListedDigest { name: unescape(name, escaped), algorithm, bytes })
 }
 
-/// A backslash before the line: the name is escaped.
-fn unescape_mark(line: &str) -> (bool, &str) {
+/// Removes the backslash at the start of a line, which marks an escaped name. True if there was one.
+fn strip_escape_mark(line: &str) -> (bool, &str) {
     line.strip_prefix('\\').map_or((false, line), |rest| (true, rest))
 }
 
@@ -73,10 +90,10 @@ fn unescape(name: &str, escaped: bool) -> String {
         return name.to_string();
     }
     let mut result = String::new();
-    let mut rest = name.chars();
-    while let Some(c) = rest.next() {
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
         match c {
-            '\\' => result.push(match rest.next() {
+            '\\' => result.push(match chars.next() {
                 Some('n') => '\n',
                 Some('r') => '\r',
                 Some(other) => other,
@@ -88,62 +105,65 @@ fn unescape(name: &str, escaped: bool) -> String {
     result
 }
 
-/// The line that `sha256sum -c` reads.
+/// The line for a file in the format of sha256sum(1), without the newline. `sha256sum -c` accepts it.
 pub fn line(digest: &[u8], name: &OsStr) -> Vec<u8> {
-    let hex = super::digest::hex(digest);
-    let name = latin(name.as_bytes());
-    let text = match name.contains(['\\', '\n', '\r']) {
-        false => format!("{hex}  {name}"),
-        true => {
-            let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-            format!("\\{hex}  {escaped}")
-        }
+    let (digest, name) = (hex(digest), from_latin1(name.as_bytes()));
+    let text = if name.contains(['\\', '\n', '\r']) {
+        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+        format!("\\{digest}  {escaped}")
+    } else {
+        format!("{digest}  {name}")
     };
-    text.chars().map(|c| c as u8).collect() // back again, one to one
+    text.chars().map(|c| c as u8).collect() // Latin-1 back to bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    const B: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+    const DIGEST_A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const DIGEST_B: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
 
-    fn find(text: &str, name: &str, wanted: Option<Algorithm>) -> Result<(Algorithm, String), String> {
-        look_up(text.as_bytes(), &[Path::new(name)], wanted)
-            .map(|found| (found.algorithm, super::super::digest::hex(&found.bytes)))
+    fn find(list: &str, name: &str, required: Option<Algorithm>) -> Result<(Algorithm, String), String> {
+        let digest = look_up(list.as_bytes(), &[Path::new(name)], required)?;
+        Ok((digest.algorithm, hex(&digest.bytes)))
+    }
+
+    fn sha256(digest: &str) -> Result<(Algorithm, String), String> {
+        Ok((Algorithm::Sha256, digest.to_string()))
     }
 
     #[test]
     fn gnu_and_bsd_lines_are_found_by_name() {
-        let list = format!("# a comment\n{B}  other\n{A} *os.iso\nSHA256 (b (1).iso) = {}\n", B.to_uppercase());
-        assert_eq!(find(&list, "os.iso", None), Ok((Algorithm::Sha256, A.into())));
-        assert_eq!(find(&list, "dir/os.iso", None), Ok((Algorithm::Sha256, A.into())));
-        assert_eq!(find(&list, "b (1).iso", None), Ok((Algorithm::Sha256, B.into())));
-        assert_eq!(find(&list, "os.iso", Some(Algorithm::Blake3)), Ok((Algorithm::Blake3, A.into())));
+        let upper_case = DIGEST_B.to_uppercase();
+        let list = format!("# a comment\n{DIGEST_B}  other\n{DIGEST_A} *os.iso\nSHA256 (b (1).iso) = {upper_case}\n");
+        assert_eq!(find(&list, "os.iso", None), sha256(DIGEST_A));
+        assert_eq!(find(&list, "dir/os.iso", None), sha256(DIGEST_A));
+        assert_eq!(find(&list, "b (1).iso", None), sha256(DIGEST_B));
+        assert_eq!(find(&list, "os.iso", Some(Algorithm::Blake3)), Ok((Algorithm::Blake3, DIGEST_A.into())));
         assert!(find(&list, "os", None).is_err());
         assert!(find(&list, "os.iso", Some(Algorithm::Sha512)).is_err_and(|e| e.contains("sha512 line for 'os.iso'")));
     }
 
     #[test]
-    fn what_it_writes_it_reads() {
+    fn a_written_line_can_be_read_back() {
         for name in ["plain", "with space", "new\nline", "back\\slash", "r\rn"] {
-            let text = String::from_utf8(line(&from_hex(A).unwrap(), OsStr::new(name))).unwrap();
-            assert_eq!(find(&text, name, None), Ok((Algorithm::Sha256, A.into())), "{text}");
+            let list = String::from_utf8(line(&from_hex(DIGEST_A).unwrap(), OsStr::new(name))).unwrap();
+            assert_eq!(find(&list, name, None), sha256(DIGEST_A), "{list}");
         }
-        let odd = OsStr::from_bytes(b"f\xff");
-        let text = line(&from_hex(A).unwrap(), odd);
-        assert!(text.ends_with(b"  f\xff"));
-        assert!(look_up(&text, &[Path::new(odd)], None).is_ok());
+        let not_utf8 = OsStr::from_bytes(b"f\xff");
+        let list = line(&from_hex(DIGEST_A).unwrap(), not_utf8);
+        assert!(list.ends_with(b"  f\xff"));
+        assert!(look_up(&list, &[Path::new(not_utf8)], None).is_ok());
     }
 
     #[test]
-    fn the_path_counts_before_the_name() {
-        let list = format!("\u{feff}{B}  a/boot.img\n{A}  b/boot.img\n{A}  ./other\n");
-        assert_eq!(find(&list, "b/boot.img", None), Ok((Algorithm::Sha256, A.into())));
-        assert_eq!(find(&list, "a/boot.img", None), Ok((Algorithm::Sha256, B.into())));
-        assert_eq!(find(&list, "/srv/b/boot.img", None), Ok((Algorithm::Sha256, A.into())));
+    fn a_line_with_the_same_path_is_preferred_to_one_with_the_same_file_name() {
+        let list = format!("\u{feff}{DIGEST_B}  a/boot.img\n{DIGEST_A}  b/boot.img\n{DIGEST_A}  ./other\n");
+        assert_eq!(find(&list, "b/boot.img", None), sha256(DIGEST_A));
+        assert_eq!(find(&list, "a/boot.img", None), sha256(DIGEST_B));
+        assert_eq!(find(&list, "/srv/b/boot.img", None), sha256(DIGEST_A));
         assert!(find(&list, "boot.img", None).is_err_and(|e| e.contains("several lines")));
-        assert_eq!(find(&list, "other", None), Ok((Algorithm::Sha256, A.into())));
+        assert_eq!(find(&list, "other", None), sha256(DIGEST_A));
     }
 }

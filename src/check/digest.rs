@@ -1,8 +1,8 @@
-//! The digest of the bytes copied, computed while they pass.
+//! The digest of the bytes copied, computed during the copy.
 //!
-//! SHA-2 is a chain: the blocks go through a sequencer, one after the other, while other workers
-//! read and write theirs. BLAKE3 is a tree: each worker hashes its own block's subtrees, in
-//! parallel, and only the 32-byte results are put together in order.
+//! SHA-2 hashes the blocks one after another. A sequencer puts them in order, while other workers read and write their
+//! blocks. BLAKE3 is a tree: the workers hash the subtrees of their blocks in parallel, and only the 32-byte results
+//! are merged in order.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -16,146 +16,150 @@ use crate::sequencer::Sequencer;
 /// The digest of one copy.
 pub struct Digest {
     sequencer: Sequencer,
-    state: Mutex<State>,
-    /// Every block begins and ends at a chunk of the tree.
+    hasher: Mutex<Hasher>,
+    /// True if the workers hash in parallel. This needs BLAKE3, and blocks that start and end at chunk boundaries.
     parallel: bool,
 }
 
-enum State {
-    Chain(Box<dyn DynDigest + Send>),
-    Hasher(Box<blake3::Hasher>),
-    Tree(Tree),
+enum Hasher {
+    Sha2(Box<dyn DynDigest + Send>),
+    /// BLAKE3, for blocks that do not start and end at chunk boundaries: hashed one after another.
+    Blake3Sequential(Box<blake3::Hasher>),
+    /// BLAKE3, with subtrees that the workers hash in parallel.
+    Blake3Parallel(SubtreeStack),
 }
 
-const CHUNK: u64 = blake3::CHUNK_LEN as u64;
+/// The length of a chunk, the leaf of the BLAKE3 tree, in bytes.
+const CHUNK_LEN: u64 = blake3::CHUNK_LEN as u64;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Digest {
-    /// For blocks that are cut as `layout` says.
+    /// A digest of blocks that are cut according to `layout`.
     pub fn new(algorithm: Algorithm, layout: &Layout) -> Self {
-        let chunks = |bytes: u64| bytes.is_multiple_of(CHUNK);
+        let whole_chunks = |bytes: u64| bytes.is_multiple_of(CHUNK_LEN);
         let parallel = algorithm == Algorithm::Blake3
             && layout.lead == 0
-            && chunks(layout.boundary)
-            && chunks(layout.block_size as u64);
-        let state = match algorithm {
-            Algorithm::Sha256 => State::Chain(Box::new(sha2::Sha256::default())),
-            Algorithm::Sha512 => State::Chain(Box::new(sha2::Sha512::default())),
-            Algorithm::Blake3 if parallel => State::Tree(Tree::default()),
-            Algorithm::Blake3 => State::Hasher(Box::default()),
+            && whole_chunks(layout.boundary)
+            && whole_chunks(layout.block_size as u64);
+        let hasher = match algorithm {
+            Algorithm::Sha256 => Hasher::Sha2(Box::new(sha2::Sha256::default())),
+            Algorithm::Sha512 => Hasher::Sha2(Box::new(sha2::Sha512::default())),
+            Algorithm::Blake3 if parallel => Hasher::Blake3Parallel(SubtreeStack::default()),
+            Algorithm::Blake3 => Hasher::Blake3Sequential(Box::default()),
         };
-        Self { sequencer: Sequencer::default(), state: Mutex::new(state), parallel }
+        Self { sequencer: Sequencer::default(), hasher: Mutex::new(hasher), parallel }
     }
 
-    /// Takes a block in. Comes back when its turn has passed.
+    /// Adds a block. Returns after all earlier blocks and this one were added, or after [`Digest::cancel`].
     pub fn update(&self, block: &Block) {
-        let subtrees = if self.parallel { subtrees(block) } else { Vec::new() };
-        let take = || match &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Chain(chain) => each_part(block, 0, block.len, &mut |part| chain.update(part)),
-            State::Hasher(hasher) => each_part(block, 0, block.len, &mut |part| {
-                hasher.update(part);
+        let subtrees = if self.parallel { hash_subtrees(block) } else { Vec::new() };
+        let add = || match &mut *self.hasher.lock().unwrap_or_else(PoisonError::into_inner) {
+            Hasher::Sha2(sha2) => for_each_part(block, 0, block.len, &mut |part| sha2.update(part)),
+            Hasher::Blake3Sequential(blake3) => for_each_part(block, 0, block.len, &mut |part| {
+                blake3.update(part);
             }),
-            State::Tree(tree) => subtrees.into_iter().for_each(|subtree| tree.push(subtree)),
+            Hasher::Blake3Parallel(stack) => subtrees.into_iter().for_each(|subtree| stack.push(subtree)),
         };
-        self.sequencer.run_in_turn(block.number, take);
+        self.sequencer.run_in_turn(block.number, add);
     }
 
-    /// A block will not come: nobody waits for it any more.
+    /// Wakes the workers that wait in [`Digest::update`], because an earlier block will not be added.
     pub fn cancel(&self) {
         self.sequencer.cancel();
     }
 
     /// The digest of all blocks.
     pub fn finish(self) -> Vec<u8> {
-        match self.state.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            State::Chain(chain) => chain.finalize().into_vec(),
-            State::Hasher(hasher) => hasher.finalize().as_bytes().to_vec(),
-            State::Tree(tree) => tree.root().as_bytes().to_vec(),
+        match self.hasher.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Hasher::Sha2(sha2) => sha2.finalize().into_vec(),
+            Hasher::Blake3Sequential(blake3) => blake3.finalize().as_bytes().to_vec(),
+            Hasher::Blake3Parallel(stack) => stack.root_hash().as_bytes().to_vec(),
         }
     }
 }
 
-/// Calls `each` with the bytes of a range of the block; those of a hole are zeros.
-fn each_part(block: &Block, from: u64, len: u64, each: &mut dyn FnMut(&[u8])) {
+/// Calls `hash` with the bytes of a range of the block, in parts. The bytes of a hole are zeros.
+fn for_each_part(block: &Block, start: u64, len: u64, hash: &mut dyn FnMut(&[u8])) {
     if !block.hole {
-        return each(&block.data()[from as usize..(from + len) as usize]);
+        return hash(&block.data()[start as usize..(start + len) as usize]);
     }
-    let mut left = len;
-    while left > 0 {
-        let part = left.min(ZEROS.len() as u64);
-        each(&ZEROS[..part as usize]);
-        left -= part;
+    let mut remaining = len;
+    while remaining > 0 {
+        let part = remaining.min(ZEROS.len() as u64);
+        hash(&ZEROS[..part as usize]);
+        remaining -= part;
     }
 }
 
-/// A whole subtree of the BLAKE3 tree.
+/// A subtree of the BLAKE3 tree, hashed.
 struct Subtree {
+    /// Length of its input in bytes.
     len: u64,
-    value: ChainingValue,
-    /// Its hash if it is the whole input.
-    root: blake3::Hash,
+    chaining_value: ChainingValue,
+    /// The digest, if this subtree turns out to be the whole input. Only valid if the subtree starts at offset 0.
+    hash_as_root: blake3::Hash,
 }
 
-/// Cuts a block at the borders of the tree, and hashes the pieces.
-fn subtrees(block: &Block) -> Vec<Subtree> {
-    let mut pieces = Vec::new();
-    let mut at = 0;
-    while at < block.len {
-        let offset = block.offset + at;
-        let left = block.len - at;
-        // The largest power of two that fits; less than a chunk only at the very end.
-        let fits = if left < CHUNK { left } else { 1 << left.ilog2() };
-        let len = fits.min(max_subtree_len(offset).unwrap_or(u64::MAX));
+/// Divides a block at the subtree boundaries of the BLAKE3 tree, and hashes the subtrees.
+fn hash_subtrees(block: &Block) -> Vec<Subtree> {
+    let mut subtrees = Vec::new();
+    let mut start = 0;
+    while start < block.len {
+        let input_offset = block.offset + start;
+        let remaining = block.len - start;
+        // The largest power of two that fits. Only the last part of the input can be shorter than a chunk.
+        let max_len = if remaining < CHUNK_LEN { remaining } else { 1 << remaining.ilog2() };
+        let len = max_len.min(max_subtree_len(input_offset).unwrap_or(u64::MAX));
         let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(offset);
-        each_part(block, at, len, &mut |part| {
+        hasher.set_input_offset(input_offset);
+        for_each_part(block, start, len, &mut |part| {
             hasher.update(part);
         });
-        // A subtree that begins elsewhere is never the root, and must not be asked.
-        let root = if offset == 0 { hasher.finalize() } else { blake3::Hash::from_bytes([0; 32]) };
-        pieces.push(Subtree { len, value: hasher.finalize_non_root(), root });
-        at += len;
+        // `finalize` panics after any other input offset. Such a subtree is never the root.
+        let hash_as_root = if input_offset == 0 { hasher.finalize() } else { blake3::Hash::from_bytes([0; 32]) };
+        subtrees.push(Subtree { len, chaining_value: hasher.finalize_non_root(), hash_as_root });
+        start += len;
     }
-    pieces
+    subtrees
 }
 
-/// Subtrees in order, merged as far as is certain.
+/// Adjacent subtrees in order, merged where it is certain that they have a common parent other than the root.
 #[derive(Default)]
-struct Tree(Vec<Subtree>);
+struct SubtreeStack(Vec<Subtree>);
 
-impl Tree {
+impl SubtreeStack {
     fn push(&mut self, next: Subtree) {
-        // More follows, so that these two are not the root's children.
+        // Since more input follows, the parent of these two subtrees is not the root.
         while let [.., left, right] = &self.0[..]
             && left.len == right.len
         {
-            let value = merge_subtrees_non_root(&left.value, &right.value, Mode::Hash);
-            let merged = Subtree { len: left.len * 2, value, root: left.root };
+            let chaining_value = merge_subtrees_non_root(&left.chaining_value, &right.chaining_value, Mode::Hash);
+            let merged = Subtree { len: left.len * 2, chaining_value, hash_as_root: left.hash_as_root };
             self.0.truncate(self.0.len() - 2);
             self.0.push(merged);
         }
         self.0.push(next);
     }
 
-    fn root(mut self) -> blake3::Hash {
+    fn root_hash(mut self) -> blake3::Hash {
         let Some(last) = self.0.pop() else { return blake3::hash(&[]) };
-        let mut right = last.value;
+        let mut right = last.chaining_value;
         while let Some(left) = self.0.pop() {
             if self.0.is_empty() {
-                return merge_subtrees_root(&left.value, &right, Mode::Hash);
+                return merge_subtrees_root(&left.chaining_value, &right, Mode::Hash);
             }
-            right = merge_subtrees_non_root(&left.value, &right, Mode::Hash);
+            right = merge_subtrees_non_root(&left.chaining_value, &right, Mode::Hash);
         }
-        last.root
+        last.hash_as_root
     }
 }
 
-/// A digest as people write it.
+/// A digest as lower-case hexadecimal digits.
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The bytes of an even number of hexadecimal digits, of either case.
+/// Parses an even number of hexadecimal digits, in upper or lower case. None if the text is anything else, or empty.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
     let digits = digits.filter(|digits| !digits.is_empty() && digits.len().is_multiple_of(2))?;
@@ -167,15 +171,15 @@ mod tests {
     use super::*;
     use crate::block::Placement;
 
-    /// Blocks as a copy would cut them, with a hole now and then.
-    fn blocks(bytes: &[u8], layout: &Layout, holes: bool) -> Vec<Block> {
+    /// Cuts `bytes` into blocks as a copy does. With `holes`, every third block is a hole.
+    fn cut(bytes: &[u8], layout: &Layout, holes: bool) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut offset = 0usize;
         while offset < bytes.len() {
-            let Placement { lead, max_len: room } = layout.placement(offset as u64);
+            let Placement { lead, max_len } = layout.placement(offset as u64);
             let hole = holes && blocks.len() % 3 == 1;
-            let len = if hole { layout.boundary as usize * 3 } else { room }.min(bytes.len() - offset);
-            let mut block = Block::new(lead + room).unwrap();
+            let len = if hole { layout.boundary as usize * 3 } else { max_len }.min(bytes.len() - offset);
+            let mut block = Block::new(lead + max_len).unwrap();
             (block.number, block.offset, block.len) = (blocks.len() as u64, offset as u64, len as u64);
             (block.lead, block.hole) = (lead, hole);
             if !hole {
@@ -187,8 +191,8 @@ mod tests {
         blocks
     }
 
-    /// The reference, by the crates' own one-shot functions.
-    fn reference(algorithm: Algorithm, bytes: &[u8]) -> Vec<u8> {
+    /// The digest from the crates' own one-shot functions.
+    fn one_shot_digest(algorithm: Algorithm, bytes: &[u8]) -> Vec<u8> {
         use sha2::Digest as _;
         match algorithm {
             Algorithm::Sha256 => sha2::Sha256::digest(bytes).to_vec(),
@@ -197,31 +201,36 @@ mod tests {
         }
     }
 
+    /// Adds the blocks from several threads, the later ones of each group first, and returns the digest in hexadecimal.
+    fn digest_out_of_order(algorithm: Algorithm, layout: &Layout, blocks: &[Block]) -> String {
+        let digest = Digest::new(algorithm, layout);
+        std::thread::scope(|scope| {
+            for group in blocks.chunks(4) {
+                for block in group.iter().rev() {
+                    scope.spawn(|| digest.update(block));
+                }
+            }
+        });
+        hex(&digest.finish())
+    }
+
     #[test]
-    fn any_cut_into_blocks_gives_the_digest_of_the_whole() {
-        for (block_size, unit, lead) in
-            [(4096, 4096, 0), (65_536, 4096, 0), (12_288, 4096, 0), (8192, 512, 0), (8192, 4096, 77)]
-        {
-            let layout = Layout { block_size, boundary: unit, lead };
+    fn every_division_into_blocks_gives_the_digest_of_the_whole_input() {
+        let layout = |block_size, boundary, lead| Layout { block_size, boundary, lead };
+        let aligned = [layout(4096, 4096, 0), layout(65_536, 4096, 0), layout(12_288, 4096, 0)];
+        let unaligned = [layout(8192, 512, 0), layout(8192, 4096, 77)];
+        for layout in aligned.iter().chain(&unaligned) {
             for len in [0, 1, 1023, 1024, 1025, 4096, 4097, 65_536, 65_537, 131_072, 200_001, 1_000_000] {
                 for holes in [false, true] {
                     let mut bytes: Vec<u8> = (0..len).map(|i: usize| (i * 31 + i / 255) as u8).collect();
-                    let cut = blocks(&bytes, &layout, holes);
-                    for block in cut.iter().filter(|block| block.hole) {
+                    let blocks = cut(&bytes, layout, holes);
+                    for block in blocks.iter().filter(|block| block.hole) {
                         bytes[block.offset as usize..(block.offset + block.len) as usize].fill(0);
                     }
                     for algorithm in Algorithm::ALL {
-                        let digest = Digest::new(algorithm, &layout);
-                        // Last first: the order must come from the sequencer.
-                        std::thread::scope(|scope| {
-                            for part in cut.chunks(4) {
-                                for block in part.iter().rev() {
-                                    scope.spawn(|| digest.update(block));
-                                }
-                            }
-                        });
-                        let found = hex(&digest.finish());
-                        assert_eq!(found, hex(&reference(algorithm, &bytes)), "{algorithm:?} {layout:?} {len} {holes}");
+                        let digest = digest_out_of_order(algorithm, layout, &blocks);
+                        let expected = hex(&one_shot_digest(algorithm, &bytes));
+                        assert_eq!(digest, expected, "{algorithm:?} {layout:?} {len} {holes}");
                     }
                 }
             }

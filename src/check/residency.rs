@@ -1,100 +1,118 @@
-//! What of a file is in the page cache. Asked of cachestat(2) (Linux 6.5, not on overlayfs), else of
-//! mincore(2) where it tells the truth, else unknown: mincore calls everything resident for a caller who
-//! could not write the file (Linux 5.2), and misses pages that are not up to date.
+//! How many pages of a file are in the page cache.
+//!
+//! cachestat(2) reports this exactly, but needs Linux 6.5 and does not work on overlayfs. The second choice is
+//! mincore(2), which has two faults: it misses pages that are not up to date, and since Linux 5.2 it reports every page
+//! as resident to a caller who may not write the file. Where neither gives a true answer, the number is unknown.
 
 use std::fs::File;
 use std::io;
 
 use crate::sys::{self, CacheStat, FileMapping, WINDOW};
 
-/// The pages of one file.
+/// The size of one file, and its pages in the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Residency {
-    /// Pages that it has.
+    /// Size in pages, cached or not.
     pub pages: u64,
-    /// Its length in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// What the cache holds of it.
-    pub cache: Cache,
+    /// Its pages in the page cache.
+    pub cached: CachedPages,
 }
 
-/// How much is known.
+/// The cached pages of a file, in as much detail as the kernel reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cache {
-    /// Everything.
-    Known(CacheStat),
-    /// Resident pages only (before Linux 6.5, and on overlayfs).
-    Resident(u64),
-    /// The kernel does not tell this caller.
+pub enum CachedPages {
+    /// From cachestat(2): pages by state.
+    Detailed(CacheStat),
+    /// From mincore(2), before Linux 6.5 and on overlayfs: the number of resident pages only.
+    ResidentOnly(u64),
+    /// The kernel does not report them to this caller.
     #[default]
     Unknown,
 }
 
-impl Cache {
-    /// Resident pages, if that is known.
+impl CachedPages {
+    /// The number of resident pages, if known.
     pub fn resident(&self) -> Option<u64> {
         match self {
-            Cache::Known(stat) => Some(stat.cached),
-            Cache::Resident(pages) => Some(*pages),
-            Cache::Unknown => None,
+            CachedPages::Detailed(stat) => Some(stat.cached),
+            CachedPages::ResidentOnly(pages) => Some(*pages),
+            CachedPages::Unknown => None,
+        }
+    }
+
+    /// The number of pages that are not on the medium yet, if known.
+    pub fn dirty_or_under_writeback(&self) -> Option<u64> {
+        match self {
+            CachedPages::Detailed(stat) => Some(stat.dirty + stat.write_back),
+            CachedPages::ResidentOnly(_) | CachedPages::Unknown => None,
         }
     }
 }
 
-/// Asks for a whole file or block device.
-pub fn of(file: &File) -> io::Result<Residency> {
-    let bytes = sys::length(file)?;
-    let pages = bytes.div_ceil(sys::page_size());
-    let cache = match sys::cache_stat(file, 0, 0) {
-        Ok(stat) => Cache::Known(stat),
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::mincore_tells(file) => {
-            Cache::Resident(by_mincore(file, bytes)?)
-        }
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP)) => Cache::Unknown,
-        Err(e) => return Err(e),
-    };
-    Ok(Residency { pages, bytes, cache })
+impl Residency {
+    /// Counts the cached pages of a file or block device.
+    pub fn measure(file: &File) -> io::Result<Self> {
+        let bytes = sys::length(file)?;
+        let pages = bytes.div_ceil(sys::page_size());
+        let cached = match sys::cache_stat(file, 0, 0) {
+            Ok(stat) => CachedPages::Detailed(stat),
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && sys::mincore_is_reliable(file) => {
+                CachedPages::ResidentOnly(count_with_mincore(file, bytes)?)
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP)) => {
+                CachedPages::Unknown
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(Self { pages, bytes, cached })
+    }
 }
 
-/// Counts by mincore, window by window.
-fn by_mincore(file: &File, bytes: u64) -> io::Result<u64> {
+fn count_with_mincore(file: &File, bytes: u64) -> io::Result<u64> {
     let mut resident = 0;
-    each_window(file, bytes, &mut |_, pages| {
-        resident += pages.iter().filter(|page| **page & 1 == 1).count() as u64;
+    for_each_window(file, bytes, &mut |_, pages| {
+        resident += pages.iter().filter(|page| is_resident(**page)).count() as u64;
         Ok(())
     })?;
     Ok(resident)
 }
 
-/// See [`each_window`].
-pub type Each<'a> = &'a mut dyn FnMut(&FileMapping, &[u8]) -> io::Result<()>;
+/// True if this byte of mincore(2)'s answer means a resident page.
+pub fn is_resident(mincore_byte: u8) -> bool {
+    mincore_byte & 1 == 1
+}
 
-/// Calls `each` with every window of the file that may have pages: its mapping, and mincore's byte a
-/// page. What has none is passed over, as far as the kernel tells, else holes: 10 TB of them must not take
+/// Receives a mapped part of a file, and mincore(2)'s answer for it: one byte per page.
+pub type WindowVisitor<'a> = &'a mut dyn FnMut(&FileMapping, &[u8]) -> io::Result<()>;
+
+/// Maps the first `bytes` bytes of a file part by part, and calls `visit` for each part. Parts without cached pages are
+/// skipped: those where the kernel reports none, and otherwise the holes. Without this, a hole of 10 TB would take
 /// minutes.
-pub fn each_window(file: &File, bytes: u64, each: Each<'_>) -> io::Result<()> {
+pub fn for_each_window(file: &File, bytes: u64, visit: WindowVisitor<'_>) -> io::Result<()> {
     let page = sys::page_size();
-    let mut at = 0;
-    while at < bytes {
-        // A filesystem that knows no holes has none.
-        let data = sys::seek_extent(file, at, libc::SEEK_DATA).unwrap_or(Some(at));
+    let mut offset = 0;
+    while offset < bytes {
+        // If the filesystem does not report holes, the file counts as having none.
+        let data = sys::seek_extent(file, offset, libc::SEEK_DATA).unwrap_or(Some(offset));
         let data = data.unwrap_or(bytes).min(bytes);
-        let hole = data - data % page;
-        // Pages over a hole are zeros that somebody read.
-        if hole > at && sys::cached_pages(file, at, hole - at).unwrap_or(0) == 0 {
-            at = hole;
+        let hole_end = data - data % page;
+        // A hole can have cached pages: zeros, from when it was read.
+        if hole_end > offset && sys::cached_pages(file, offset, hole_end - offset).unwrap_or(0) == 0 {
+            offset = hole_end;
         }
-        if at >= bytes {
+        if offset >= bytes {
             break;
         }
-        let len = WINDOW.min(bytes - at);
-        if sys::cached_pages(file, at, len).is_ok_and(|pages| pages == 0) {
-            at += len;
+        let len = WINDOW.min(bytes - offset);
+        if sys::cached_pages(file, offset, len).is_ok_and(|pages| pages == 0) {
+            offset += len;
             continue;
         }
-        let window = FileMapping::new(file, at, len as usize)?;
-        each(&window, &window.resident()?)?;
-        at += len;
+        let window = FileMapping::new(file, offset, len as usize)?;
+        visit(&window, &window.resident()?)?;
+        offset += len;
     }
     Ok(())
 }
@@ -104,12 +122,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_to_ask_agree() -> io::Result<()> {
+    fn mincore_and_cachestat_count_the_same_pages() -> io::Result<()> {
         let file = File::open(std::env::current_exe()?)?;
-        let found = of(&file)?;
-        if let Cache::Known(stat) = found.cache {
-            assert_eq!(by_mincore(&file, found.bytes)?, stat.cached);
-            assert!(stat.cached > 0 && stat.cached <= found.pages);
+        let residency = Residency::measure(&file)?;
+        if let CachedPages::Detailed(stat) = residency.cached {
+            assert_eq!(count_with_mincore(&file, residency.bytes)?, stat.cached);
+            assert!(stat.cached > 0 && stat.cached <= residency.pages);
         }
         Ok(())
     }

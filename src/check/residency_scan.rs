@@ -1,4 +1,4 @@
-//! `--residency`: files and trees, as vmtouch(8) counts them.
+//! `--residency`: counts the cached pages of files and directory trees, as vmtouch(8) does.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -7,123 +7,136 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cgroups::{Charges, MemoryCgroups};
-use super::residency::{self, Cache, Residency};
+use super::residency::Residency;
 
-/// What was counted.
+/// What a scan counted.
 #[derive(Default)]
-pub struct ResidencyScan {
-    /// Files looked at.
+pub struct ResidencyTotals {
+    /// Files counted.
     pub files: u64,
-    /// Directories looked into.
+    /// Directories read.
     pub directories: u64,
-    /// Pages that the files have.
+    /// Size of the files in pages.
     pub pages: u64,
-    /// Their bytes.
+    /// Size of the files in bytes.
     pub bytes: u64,
-    /// Pages in the cache.
+    /// Pages in the page cache.
     pub resident: u64,
-    /// Of these, dirty or being written back, where the kernel tells.
+    /// Of these, pages that are dirty or under writeback, where the kernel reports them.
     pub dirty: u64,
-    /// Files of which the kernel does not tell.
+    /// Files whose cached pages the kernel does not report.
     pub unknown: u64,
     /// Paths that could not be read.
     pub failed: u64,
-    /// Resident pages by the cgroup that is charged.
+    /// Resident pages by the cgroup that is charged for them.
     pub charges: Charges,
-    /// Files that could come again, by device and inode.
+}
+
+/// What a scan reports while it runs.
+pub enum ScanEvent<'a> {
+    /// A file was counted.
+    File { path: &'a Path, residency: &'a Residency },
+    /// A path could not be read.
+    Failed { path: &'a Path, error: io::Error },
+}
+
+/// Counts the cached pages of `paths` and of the files in them. Symbolic links are followed only if they are among
+/// `paths`. With `cgroups`, also counts which cgroup is charged for each page.
+pub fn scan(
+    paths: &[PathBuf],
+    cgroups: Option<&MemoryCgroups>,
+    report: &mut dyn FnMut(ScanEvent<'_>),
+) -> ResidencyTotals {
+    let mut scanner = Scanner { cgroups, report, totals: ResidencyTotals::default(), counted: HashSet::new() };
+    for path in paths {
+        scanner.scan_argument(path);
+    }
+    scanner.totals
+}
+
+struct Scanner<'a> {
+    cgroups: Option<&'a MemoryCgroups>,
+    report: &'a mut dyn FnMut(ScanEvent<'_>),
+    totals: ResidencyTotals,
+    /// Device and inode of the files that may come up again under another name.
     counted: HashSet<(u64, u64)>,
 }
 
-/// What a survey tells while it goes on.
-pub enum ScanEvent<'a> {
-    /// A file.
-    File(&'a Path, &'a Residency),
-    /// A path that could not be read, and why.
-    Failed(&'a Path, &'a io::Error),
-}
-
-impl ResidencyScan {
-    /// Looks at `paths` and everything below them; links are followed only if they are named.
-    /// `groups`: charges too.
-    pub fn of(paths: &[PathBuf], groups: Option<&MemoryCgroups>, each: &mut dyn FnMut(ScanEvent<'_>)) -> Self {
-        let mut survey = Self::default();
-        for path in paths {
-            // Looked at before it is opened: to open a FIFO is to be its reader.
-            let result = std::fs::metadata(path).and_then(|found| match found.file_type() {
-                kind if kind.is_dir() => {
-                    survey.tree(path, groups, each);
-                    Ok(())
-                }
-                kind if kind.is_file() || kind.is_block_device() => survey.file(path, true, groups, each),
-                _ => Err(io::Error::other("it is neither a file nor a block device, and has no pages")),
-            });
-            survey.note(path, result, each);
-        }
-        survey
-    }
-
-    fn note(&mut self, path: &Path, result: io::Result<()>, each: &mut dyn FnMut(ScanEvent<'_>)) {
-        if let Err(error) = result {
-            self.failed += 1;
-            each(ScanEvent::Failed(path, &error));
+impl Scanner<'_> {
+    fn scan_argument(&mut self, path: &Path) {
+        // The type is checked before the file is opened: opening a FIFO would make this process its reader.
+        let file_type = match std::fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) => return self.fail(path, error),
+        };
+        if file_type.is_dir() {
+            self.scan_tree(path);
+        } else if file_type.is_file() || file_type.is_block_device() {
+            self.scan_file(path, true);
+        } else {
+            self.fail(path, io::Error::other("it is not a file, directory or block device, so it has no pages"));
         }
     }
 
-    fn tree(&mut self, root: &Path, groups: Option<&MemoryCgroups>, each: &mut dyn FnMut(ScanEvent<'_>)) {
-        // A list instead of recursion: a tree may be deeper than the stack.
-        let mut left = vec![root.to_path_buf()];
-        while let Some(directory) = left.pop() {
+    fn scan_tree(&mut self, root: &Path) {
+        // A list instead of recursion, because a tree may be deeper than the stack allows.
+        let mut pending = vec![root.to_path_buf()];
+        while let Some(directory) = pending.pop() {
             let entries = match std::fs::read_dir(&directory) {
                 Ok(entries) => entries,
-                Err(e) => {
-                    self.note(&directory, Err(e), each);
+                Err(error) => {
+                    self.fail(&directory, error);
                     continue;
                 }
             };
-            self.directories += 1;
+            self.totals.directories += 1;
             for entry in entries {
-                let found = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
-                match found {
-                    Err(e) => self.note(&directory, Err(e), each),
-                    Ok((path, kind)) if kind.is_dir() => left.push(path),
-                    Ok((path, kind)) if kind.is_file() => {
-                        let result = self.file(&path, false, groups, each);
-                        self.note(&path, result, each);
-                    }
-                    Ok(_) => {} // devices, FIFOs, sockets and links have no pages of their own
+                match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+                    Err(error) => self.fail(&directory, error),
+                    Ok((path, file_type)) if file_type.is_dir() => pending.push(path),
+                    Ok((path, file_type)) if file_type.is_file() => self.scan_file(&path, false),
+                    Ok(_) => {} // device nodes, FIFOs, sockets and symbolic links have no pages of their own
                 }
             }
         }
     }
 
-    fn file(
-        &mut self,
-        path: &Path,
-        named: bool,
-        groups: Option<&MemoryCgroups>,
-        each: &mut dyn FnMut(ScanEvent<'_>),
-    ) -> io::Result<()> {
-        // Without waiting for the writer of a FIFO.
+    /// `is_argument`: the user named this path, so it may be given twice.
+    fn scan_file(&mut self, path: &Path, is_argument: bool) {
+        match self.count(path, is_argument) {
+            Ok(Some(residency)) => (self.report)(ScanEvent::File { path, residency: &residency }),
+            Ok(None) => {}
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    /// Adds a file to the totals. None if it was counted before under another name.
+    fn count(&mut self, path: &Path, is_argument: bool) -> io::Result<Option<Residency>> {
+        // O_NONBLOCK: if a FIFO has replaced the file, do not wait for its writer.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
         let metadata = file.metadata()?;
-        // A file under several names has its pages once.
-        if (named || metadata.nlink() > 1) && !self.counted.insert((metadata.dev(), metadata.ino())) {
-            return Ok(());
+        let may_repeat = is_argument || metadata.nlink() > 1;
+        if may_repeat && !self.counted.insert((metadata.dev(), metadata.ino())) {
+            return Ok(None);
         }
-        let found = residency::of(&file)?;
-        if let Some(groups) = groups {
-            groups.charge(&file, found.bytes, &mut self.charges)?;
+        let residency = Residency::measure(&file)?;
+        let totals = &mut self.totals;
+        if let Some(cgroups) = self.cgroups {
+            cgroups.charge(&file, residency.bytes, &mut totals.charges)?;
         }
-        self.files += 1;
-        self.pages = self.pages.saturating_add(found.pages);
-        self.bytes = self.bytes.saturating_add(found.bytes);
-        self.resident += found.cache.resident().unwrap_or(0);
-        match found.cache {
-            Cache::Known(stat) => self.dirty += stat.dirty + stat.write_back,
-            Cache::Resident(_) => {}
-            Cache::Unknown => self.unknown += 1,
+        totals.files += 1;
+        totals.pages = totals.pages.saturating_add(residency.pages);
+        totals.bytes = totals.bytes.saturating_add(residency.bytes);
+        totals.dirty += residency.cached.dirty_or_under_writeback().unwrap_or(0);
+        match residency.cached.resident() {
+            Some(resident) => totals.resident += resident,
+            None => totals.unknown += 1,
         }
-        each(ScanEvent::File(path, &found));
-        Ok(())
+        Ok(Some(residency))
+    }
+
+    fn fail(&mut self, path: &Path, error: io::Error) {
+        self.totals.failed += 1;
+        (self.report)(ScanEvent::Failed { path, error });
     }
 }

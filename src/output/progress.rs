@@ -1,37 +1,39 @@
-//! Progress on standard error: a bar, lines, JSON, or nothing; and the question before a device.
+//! Progress on standard error, as a bar, lines of text, JSON, or nothing; and the question before a device is
+//! overwritten.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::report::{decimal, last_line};
 use crate::error::size;
 use crate::event::{Confirmation, Event, Observer, Phase};
 
-/// Between two lines of JSON or text.
-const LINE: Duration = Duration::from_secs(1);
-/// Between two frames of the bar.
-const FRAME: Duration = Duration::from_millis(100);
+/// Time between two lines of text or JSON.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two frames of the bar.
+const FRAME_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What to show.
+/// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressMode {
     /// A bar, or a spinner if the length is unknown.
     Bar,
-    /// A line of text a second, where there is no terminal to draw on.
+    /// A line of text every second, where there is no terminal to draw a bar on.
     Lines,
-    /// A JSON object a second and at every change of phase.
+    /// A JSON object every second and at every change of phase.
     Json,
     /// Nothing.
     Nothing,
 }
 
-/// How much is said beside the progress, each with what is before it.
+/// Which messages are printed besides the progress. Each level includes the levels before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Verbosity {
     /// Errors only.
@@ -42,152 +44,147 @@ pub enum Verbosity {
     Details,
 }
 
-/// Shows a copy's events.
+/// Shows the events of a copy.
 pub struct ProgressDisplay {
-    shown: ProgressMode,
-    words: Verbosity,
-    /// Standard input is the data, so that answers come from the terminal itself.
+    mode: ProgressMode,
+    verbosity: Verbosity,
+    /// Standard input is the source of the copy, so answers are read from the terminal.
     stdin_is_data: bool,
-    state: Arc<State>,
+    counters: Arc<Counters>,
     bar: Option<ProgressBar>,
-    ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    ticker: Mutex<Option<Ticker>>,
 }
 
-struct State {
+/// The thread that redraws the bar or prints the lines.
+struct Ticker {
+    thread: JoinHandle<()>,
+    /// Dropping this stops the thread.
+    stop: Sender<()>,
+}
+
+/// How far the copy is, shared with the ticker.
+struct Counters {
     started: Instant,
     bytes: AtomicU64,
     total: Mutex<Option<u64>>,
     phase: Mutex<Phase>,
-    /// Somebody printed to the terminal, and the bar is gone for good.
-    over: AtomicBool,
+    /// The bar was removed; it is not drawn again.
+    cleared: AtomicBool,
 }
 
 impl ProgressDisplay {
-    /// Starts to show; the clock starts too.
-    pub fn new(shown: ProgressMode, words: Verbosity, stdin_is_data: bool) -> Self {
-        let state = Arc::new(State {
+    /// Starts the clock. Nothing is shown before [`Event::Start`].
+    pub fn new(mode: ProgressMode, verbosity: Verbosity, stdin_is_data: bool) -> Self {
+        let counters = Arc::new(Counters {
             started: Instant::now(),
             bytes: AtomicU64::new(0),
             total: Mutex::new(None),
             phase: Mutex::new(Phase::Copying),
-            over: AtomicBool::new(false),
+            cleared: AtomicBool::new(false),
         });
-        let bar = (shown == ProgressMode::Bar).then(|| {
+        let bar = (mode == ProgressMode::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
             bar
         });
-        Self { shown, words, stdin_is_data, state, bar, ticker: Mutex::new(None) }
+        Self { mode, verbosity, stdin_is_data, counters, bar, ticker: Mutex::new(None) }
     }
 
-    /// The line that SIGUSR1 asks for.
+    /// The progress line that SIGUSR1 prints.
     pub fn line(&self) -> String {
-        self.state.line()
+        self.counters.line()
     }
 
-    /// Prints a line on standard error, beside the bar if there is one.
+    /// Prints a line on standard error without damaging the bar.
     pub fn print(&self, line: &str) {
         match &self.bar {
-            Some(bar) if !self.state.over.load(Ordering::Acquire) => bar.suspend(|| complain(line)),
-            _ => complain(line),
+            Some(bar) if !self.counters.cleared.load(Ordering::Acquire) => bar.suspend(|| print_to_stderr(line)),
+            _ => print_to_stderr(line),
         }
     }
 
-    /// Takes the bar away, for whatever is printed last.
+    /// Removes the bar before the last lines are printed, and stops the ticker.
     pub fn clear(&self) {
-        self.state.over.store(true, Ordering::Release);
+        self.counters.cleared.store(true, Ordering::Release);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if let Some((stop, ticker)) = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(Ticker { thread, stop }) = lock(&self.ticker).take() {
             drop(stop);
-            let _ = ticker.join(); // it prints and nothing else
+            let _ = thread.join(); // it returns nothing, and a panic in it does not affect the copy
         }
     }
 
-    /// The last line of JSON: it is durable now.
+    /// Ends the display after a successful copy. In JSON mode, the last line says that the copy is durable.
     pub fn done(&self) {
         self.clear();
-        if self.shown == ProgressMode::Json {
-            complain(&self.state.json("done"));
+        if self.mode == ProgressMode::Json {
+            print_to_stderr(&self.counters.json("done"));
         }
     }
 
     fn start(&self, total: Option<u64>) {
-        *self.state.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
-        self.state.bytes.store(0, Ordering::Relaxed); // it may begin anew
+        *lock(&self.counters.total) = total;
+        self.counters.bytes.store(0, Ordering::Relaxed); // the copy may be starting over
         if let Some(bar) = &self.bar {
             bar.set_position(0);
         }
         if let (Some(bar), Some(total)) = (&self.bar, total) {
-            // Narrower than most terminals: a line that wraps cannot be drawn over.
             bar.set_length(total);
+            // Narrower than most terminals, because a line that wraps cannot be redrawn.
             bar.set_style(style("{bar:20} {percent:>3} % {bytes} of {total_bytes} {rate} {eta} left {msg}"));
         }
-        let ticking = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if self.shown != ProgressMode::Nothing && !ticking {
-            let (stop, stopped) = mpsc::channel::<()>();
-            let (state, bar, json) = (self.state.clone(), self.bar.clone(), self.shown == ProgressMode::Json);
-            let pause = if bar.is_some() { FRAME } else { LINE };
-            let tick = move || {
-                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                    match &bar {
-                        Some(bar) => bar.tick(),
-                        None if json => complain(&state.json(state.phase().name())),
-                        None => complain(&state.line()),
-                    }
-                }
-            };
-            // Without a thread to spare it shows less, and copies all the same.
-            if let Ok(ticker) = std::thread::Builder::new().spawn(tick) {
-                *self.ticker.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, ticker));
-            }
+        let mut ticker = lock(&self.ticker);
+        if self.mode != ProgressMode::Nothing && ticker.is_none() {
+            // If no thread can be started, less progress is shown. The copy does not need the thread.
+            *ticker = self.start_ticker().ok();
         }
     }
 
+    fn start_ticker(&self) -> io::Result<Ticker> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (counters, bar, json) = (self.counters.clone(), self.bar.clone(), self.mode == ProgressMode::Json);
+        let interval = if bar.is_some() { FRAME_INTERVAL } else { LINE_INTERVAL };
+        let tick = move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                match &bar {
+                    Some(bar) => bar.tick(),
+                    None if json => print_to_stderr(&counters.json(counters.phase().name())),
+                    None => print_to_stderr(&counters.line()),
+                }
+            }
+        };
+        Ok(Ticker { thread: std::thread::Builder::new().spawn(tick)?, stop })
+    }
+
     fn phase(&self, phase: Phase) {
-        *self.state.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        *lock(&self.counters.phase) = phase;
         if let Some(bar) = &self.bar {
             bar.set_message(if phase == Phase::Copying { "" } else { phase.name() });
             bar.force_draw();
         }
-        if self.shown == ProgressMode::Json {
-            complain(&self.state.json(phase.name()));
+        if self.mode == ProgressMode::Json {
+            print_to_stderr(&self.counters.json(phase.name()));
         }
     }
-}
 
-impl State {
-    fn total(&self) -> Option<u64> {
-        *self.total.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Prints a message if the verbosity is at least `level`.
+    fn print_message(&self, level: Verbosity, message: &str) {
+        if self.verbosity >= level {
+            self.print(&format!("dio-cp: {message}"));
+        }
     }
 
-    fn phase(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn line(&self) -> String {
-        let line = last_line(self.bytes.load(Ordering::Relaxed), self.started.elapsed());
-        let total = self.total().map(|total| format!(", of {}", size(total)));
-        let phase = match self.phase() {
-            Phase::Copying => String::new(),
-            other => format!(", {}", other.name()),
-        };
-        format!("{line}{}{phase}", total.unwrap_or_default())
-    }
-
-    fn json(&self, phase: &str) -> String {
-        let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.started.elapsed().as_secs_f64());
-        let total = self.total();
-        let rate = if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 };
-        serde_json::json!({
-            "phase": phase,
-            "bytes": bytes,
-            "total": total,
-            "seconds": (seconds * 1000.0).round() / 1000.0,
-            "bytes_per_second": rate,
-        })
-        .to_string()
+    /// Where the answer to a question can be read, if anywhere.
+    fn answers(&self) -> Option<Box<dyn BufRead>> {
+        if self.stdin_is_data {
+            let terminal = File::open("/dev/tty").ok()?;
+            Some(Box::new(BufReader::new(terminal)))
+        } else if io::stdin().is_terminal() {
+            Some(Box::new(io::stdin().lock()))
+        } else {
+            None
+        }
     }
 }
 
@@ -199,14 +196,14 @@ impl Observer for ProgressDisplay {
                 self.phase(Phase::Copying);
             }
             Event::Copied(bytes) => {
-                self.state.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
                 if let Some(bar) = &self.bar {
                     bar.inc(bytes);
                 }
             }
             Event::Phase(phase) => self.phase(phase),
-            Event::Detail(text) => self.say(Verbosity::Details, text),
-            Event::Notice(text) => self.say(Verbosity::Notices, text),
+            Event::Detail(message) => self.print_message(Verbosity::Details, message),
+            Event::Notice(message) => self.print_message(Verbosity::Notices, message),
         }
     }
 
@@ -214,51 +211,64 @@ impl Observer for ProgressDisplay {
         if !io::stderr().is_terminal() {
             return Confirmation::Nobody;
         }
+        let Some(mut input) = self.answers() else { return Confirmation::Nobody };
+        // If standard error is closed, nobody sees the question, and the answer will be no.
+        let _ = write!(io::stderr(), "dio-cp: {question} [y/N] ");
+        let _ = io::stderr().flush();
         let mut answer = String::new();
-        let read = |from: &mut dyn BufRead, answer: &mut String| {
-            self.print_question(question);
-            from.read_line(answer)
-        };
-        let result = if self.stdin_is_data {
-            match std::fs::File::open("/dev/tty") {
-                Ok(terminal) => read(&mut BufReader::new(terminal), &mut answer),
-                Err(_) => return Confirmation::Nobody,
-            }
-        } else if io::stdin().is_terminal() {
-            read(&mut io::stdin().lock(), &mut answer)
-        } else {
-            return Confirmation::Nobody;
-        };
-        match result {
+        match input.read_line(&mut answer) {
             Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") => Confirmation::Yes,
             _ => Confirmation::No,
         }
     }
 }
 
-impl ProgressDisplay {
-    fn say(&self, words: Verbosity, text: &str) {
-        if self.words >= words {
-            self.print(&format!("dio-cp: {text}"));
-        }
+impl Counters {
+    fn total(&self) -> Option<u64> {
+        *lock(&self.total)
     }
 
-    fn print_question(&self, question: &str) {
-        // Nobody to tell if standard error is gone; the answer will then be no.
-        let _ = write!(io::stderr(), "dio-cp: {question} [y/N] ");
-        let _ = io::stderr().flush();
+    fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    fn line(&self) -> String {
+        let copied = last_line(self.bytes.load(Ordering::Relaxed), self.started.elapsed());
+        let total = self.total().map(|total| format!(", of {}", size(total))).unwrap_or_default();
+        let phase = match self.phase() {
+            Phase::Copying => String::new(),
+            phase => format!(", {}", phase.name()),
+        };
+        format!("{copied}{total}{phase}")
+    }
+
+    fn json(&self, phase: &str) -> String {
+        let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.started.elapsed().as_secs_f64());
+        let rate = if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 };
+        serde_json::json!({
+            "phase": phase,
+            "bytes": bytes,
+            "total": self.total(),
+            "seconds": (seconds * 1000.0).round() / 1000.0,
+            "bytes_per_second": rate,
+        })
+        .to_string()
     }
 }
 
-/// A line on standard error. If that is closed there is nobody to tell it to.
-fn complain(line: &str) {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints a line on standard error. If that is closed, the line is lost: there is nowhere to report it.
+fn print_to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn style(template: &str) -> ProgressStyle {
     let base = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    base.with_key("rate", |state: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-        let _ = write!(w, "{}/s", decimal(state.per_sec() as u64));
+    base.with_key("rate", |state: &ProgressState, output: &mut dyn std::fmt::Write| {
+        let _ = write!(output, "{}/s", decimal(state.per_sec() as u64));
     })
     .progress_chars("━╸─")
 }

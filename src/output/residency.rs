@@ -1,5 +1,6 @@
-//! What `--residency` shows: a line a file, then the counts, in vmtouch's words.
+//! The report of `--residency`: one line per file, then the totals, with the labels of vmtouch(8).
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,181 +8,184 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::check::cgroups::MemoryCgroups;
-use crate::check::residency::{Cache, Residency};
-use crate::check::residency_scan::{ResidencyScan, ScanEvent};
+use crate::check::residency::{CachedPages, Residency};
+use crate::check::residency_scan::{ResidencyTotals, ScanEvent, scan};
 use crate::error::{Error, Result, quoted, size};
 use crate::sys;
 
-/// How to show a survey.
+/// What to print about the pages of files.
 pub struct ResidencyOptions {
-    /// A line a file.
+    /// One line per file, or one JSON object in `list`.
     pub verbose: bool,
-    /// One JSON object.
+    /// One JSON object instead of text.
     pub json: bool,
-    /// Charges by cgroup.
+    /// Also the memory cgroups that are charged for the pages.
     pub cgroups: bool,
-    /// No counts, errors only.
+    /// Errors only; no totals, except in JSON.
     pub quiet: bool,
-    /// A spinner on a terminal.
+    /// A spinner on the terminal.
     pub progress: bool,
 }
 
-/// Surveys `paths` and prints what it finds. Fails with the last path that could not be read, after
-/// all others were counted.
+/// Counts the pages of `paths` that are in the page cache, and prints the result on standard output. A path that cannot
+/// be read is reported on standard error. The others are still counted, and the function fails at the end.
 pub fn print_residency(paths: &[PathBuf], options: &ResidencyOptions) -> Result<()> {
-    let began = Instant::now();
+    let started = Instant::now();
+    let stdout = Path::new("standard output");
     if sys::was_closed(1) {
-        return Err(Error::failed("writing", Path::new("standard output"), "it is closed"));
+        return Err(Error::failed("writing", stdout, "it is closed"));
     }
-    let root = "root can ask who is charged; the kernel needs CONFIG_MEMCG and CONFIG_PROC_PAGE_MONITOR";
-    let groups = match options.cgroups {
-        true => Some(MemoryCgroups::new().map_err(|(path, e)| Error::io("opening", &path, e).hint(root))?),
-        false => None,
-    };
-    let bar = ProgressBar::with_draw_target(
-        None,
-        match options.progress {
-            true => ProgressDrawTarget::stderr_with_hz(10),
-            false => ProgressDrawTarget::hidden(),
-        },
-    );
-    let (mut out, mut lines, mut broken) = (io::BufWriter::new(io::stdout()), Vec::new(), None);
-    let survey = ResidencyScan::of(paths, groups.as_ref(), &mut |seen| match seen {
-        ScanEvent::Failed(path, e) => bar.suspend(|| {
-            // If standard error is closed there is nobody to tell it to; the status still does.
-            let _ = writeln!(io::stderr(), "dio-cp: {}", Error::io("looking at", path, io_copy(e)));
-        }),
-        ScanEvent::File(path, found) => {
-            bar.inc(1);
-            bar.set_message(path.display().to_string());
+    let cgroups = if options.cgroups { Some(open_cgroups()?) } else { None };
+    let cgroups = cgroups.as_ref();
+    let draw_target =
+        if options.progress { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    let spinner = ProgressBar::with_draw_target(None, draw_target);
+    let (mut output, mut json_files) = (io::BufWriter::new(io::stdout()), Vec::new());
+    let mut write_result = Ok(());
+    let totals = scan(paths, cgroups, &mut |event| match event {
+        ScanEvent::Failed { path, error } => spinner.suspend(|| print_failure(path, error)),
+        ScanEvent::File { path, residency } => {
+            spinner.inc(1);
+            spinner.set_message(path.display().to_string());
             if options.verbose && options.json {
-                lines.push(json_line(path, found));
-            } else if options.verbose {
-                let result = writeln!(out, "{}", line(path, found));
-                broken = broken.take().or(result.err());
+                json_files.push(file_json(path, residency));
+            } else if options.verbose && write_result.is_ok() {
+                write_result = writeln!(output, "{}", file_line(path, residency));
             }
         }
     });
-    bar.finish_and_clear();
-    let text = match (options.json, options.quiet) {
-        (true, _) => json(&survey, groups.as_ref(), lines, began.elapsed()),
-        (false, true) => String::new(),
-        (false, false) => summary(&survey, groups.as_ref(), began.elapsed()),
-    };
-    let result = if text.is_empty() { Ok(()) } else { writeln!(out, "{text}") };
-    let stdout = Path::new("standard output");
-    broken.map_or(result, Err).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+    spinner.finish_and_clear();
+    let elapsed = started.elapsed();
+    if options.json {
+        write_result = writeln!(output, "{}", json(&totals, cgroups, json_files, elapsed));
+    } else if !options.quiet {
+        let text = summary(&totals, cgroups, elapsed);
+        write_result = write_result.and_then(|()| writeln!(output, "{text}"));
+    }
+    write_result.and_then(|()| output.flush()).map_err(|e| match e.kind() {
         io::ErrorKind::BrokenPipe => Error::broken_pipe(stdout),
         _ => Error::io("writing", stdout, e),
     })?;
-    match survey.failed {
+    match totals.failed {
         0 => Ok(()),
         1 => Err(Error::summary("1 path could not be read")),
-        n => Err(Error::summary(format!("{n} paths could not be read"))),
+        failed => Err(Error::summary(format!("{failed} paths could not be read"))),
     }
 }
 
-fn io_copy(e: &io::Error) -> io::Error {
-    e.raw_os_error().map_or_else(|| io::Error::other(e.to_string()), io::Error::from_raw_os_error)
+fn open_cgroups() -> Result<MemoryCgroups> {
+    let hint = "run it as root, on a kernel with CONFIG_MEMCG and CONFIG_PROC_PAGE_MONITOR";
+    MemoryCgroups::new().map_err(|(path, e)| Error::io("opening", &path, e).hint(hint))
 }
 
-/// Three digits, as vmtouch.
-fn percent(part: u64, whole: u64) -> String {
-    if part == 0 || whole == 0 {
+/// Prints the error on standard error. If that is closed, the exit status still shows that a path failed.
+fn print_failure(path: &Path, error: io::Error) {
+    let _ = writeln!(io::stderr(), "dio-cp: {}", Error::io("counting the cached pages of", path, error));
+}
+
+/// A percentage with up to three decimals, as vmtouch prints it.
+fn percent(part: u64, total: u64) -> String {
+    if part == 0 || total == 0 {
         return "0%".to_string();
     }
-    let text = format!("{:.3}", part as f64 * 100.0 / whole as f64);
+    let text = format!("{:.3}", part as f64 * 100.0 / total as f64);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `path  resident/pages  percent`, and what is dirty.
-fn line(path: &Path, found: &Residency) -> String {
+/// `path  resident/pages  percent`, and the number of dirty pages if there are any.
+fn file_line(path: &Path, residency: &Residency) -> String {
     let name = quoted(path);
-    let name = name.trim_matches('\'');
-    match &found.cache {
-        Cache::Unknown => format!("{name}  unknown/{}  (the kernel does not tell)", found.pages),
-        cache => {
-            let resident = cache.resident().unwrap_or(0);
-            let dirty = match cache {
-                Cache::Known(stat) if stat.dirty + stat.write_back > 0 => {
-                    format!("  {} dirty", stat.dirty + stat.write_back)
-                }
-                _ => String::new(),
-            };
-            format!("{name}  {resident}/{}  {}{dirty}", found.pages, percent(resident, found.pages))
-        }
-    }
+    let (name, pages) = (name.trim_matches('\''), residency.pages);
+    let Some(resident) = residency.cached.resident() else {
+        return format!("{name}  unknown/{pages}  (not reported by the kernel)");
+    };
+    let dirty = match residency.cached.dirty_or_under_writeback() {
+        None | Some(0) => String::new(),
+        Some(dirty) => format!("  {dirty} dirty"),
+    };
+    format!("{name}  {resident}/{pages}  {}{dirty}", percent(resident, pages))
 }
 
-fn summary(survey: &ResidencyScan, groups: Option<&MemoryCgroups>, elapsed: Duration) -> String {
-    let ResidencyScan { files, directories, pages, resident, dirty, unknown, .. } = survey;
-    let in_bytes = |pages: u64| size(pages.saturating_mul(sys::page_size()));
+fn summary(totals: &ResidencyTotals, cgroups: Option<&MemoryCgroups>, elapsed: Duration) -> String {
+    let ResidencyTotals { files, directories, pages, resident, dirty, unknown, .. } = totals;
+    let page_bytes = |pages: u64| size(pages.saturating_mul(sys::page_size()));
     let mut text = format!(
         "           Files: {files}\n     Directories: {directories}\n  Resident Pages: {resident}/{pages}  {}/{}  {}",
-        in_bytes(*resident),
-        in_bytes(*pages),
+        page_bytes(*resident),
+        page_bytes(*pages),
         percent(*resident, *pages)
     );
     if *dirty > 0 {
-        text += &format!("\n     Dirty Pages: {dirty}  {}", in_bytes(*dirty));
+        text += &format!("\n     Dirty Pages: {dirty}  {}", page_bytes(*dirty));
     }
     if *unknown > 0 {
-        text += &format!("\n         Unknown: {unknown} files of which the kernel does not tell");
+        let unit = if *unknown == 1 { "file" } else { "files" };
+        text += &format!("\n         Unknown: {unknown} {unit} (not reported by the kernel)");
     }
     text += &format!("\n         Elapsed: {:.6} seconds", elapsed.as_secs_f64());
-    if let Some(groups) = groups {
-        text += "\n\n    cgroup inode    percent         pages  path";
-        let all: u64 = survey.charges.values().sum();
-        let mut charges: Vec<_> = survey.charges.iter().collect();
-        charges.sort_by_key(|(_, pages)| std::cmp::Reverse(**pages));
-        for (inode, pages) in charges {
-            let inode_word = if *inode == 0 { "-".to_string() } else { inode.to_string() };
-            text += &format!("\n{inode_word:>16} {:>10} {pages:>13}  {}", percent(*pages, all), groups.name(*inode));
-        }
+    if let Some(cgroups) = cgroups {
+        text += &charges_table(totals, cgroups);
     }
     text
 }
 
-fn json_line(path: &Path, found: &Residency) -> serde_json::Value {
-    let known = match found.cache {
-        Cache::Known(stat) => Some(stat),
+/// The cgroups that are charged for the resident pages, largest first.
+fn charges_table(totals: &ResidencyTotals, cgroups: &MemoryCgroups) -> String {
+    let mut table = "\n\n    cgroup inode    percent         pages  path".to_string();
+    let charged_pages: u64 = totals.charges.values().sum();
+    let mut charges: Vec<_> = totals.charges.iter().collect();
+    charges.sort_by_key(|(_, pages)| Reverse(**pages));
+    for (inode, pages) in charges {
+        let inode_column = if *inode == 0 { "-".to_string() } else { inode.to_string() };
+        let percent = percent(*pages, charged_pages);
+        table += &format!("\n{inode_column:>16} {percent:>10} {pages:>13}  {}", cgroups.name(*inode));
+    }
+    table
+}
+
+fn file_json(path: &Path, residency: &Residency) -> serde_json::Value {
+    let stat = match residency.cached {
+        CachedPages::Detailed(stat) => Some(stat),
         _ => None,
     };
     serde_json::json!({
         "path": path.display().to_string(),
-        "pages": found.pages,
-        "bytes": found.bytes,
-        "resident": found.cache.resident(),
-        "dirty": known.map(|stat| stat.dirty),
-        "write_back": known.map(|stat| stat.write_back),
-        "evicted": known.map(|stat| stat.evicted),
-        "recently_evicted": known.map(|stat| stat.recently_evicted),
+        "pages": residency.pages,
+        "bytes": residency.bytes,
+        "resident": residency.cached.resident(),
+        "dirty": stat.map(|stat| stat.dirty),
+        "write_back": stat.map(|stat| stat.write_back),
+        "evicted": stat.map(|stat| stat.evicted),
+        "recently_evicted": stat.map(|stat| stat.recently_evicted),
     })
 }
 
 fn json(
-    survey: &ResidencyScan,
-    groups: Option<&MemoryCgroups>,
-    lines: Vec<serde_json::Value>,
+    totals: &ResidencyTotals,
+    cgroups: Option<&MemoryCgroups>,
+    files: Vec<serde_json::Value>,
     elapsed: Duration,
 ) -> String {
-    let cgroups: Option<Vec<_>> = groups.map(|groups| {
-        let charge = |(inode, pages): (&u64, &u64)| serde_json::json!({ "inode": inode, "path": groups.name(*inode), "pages": pages });
-        survey.charges.iter().map(charge).collect()
+    let charges: Option<Vec<_>> = cgroups.map(|cgroups| {
+        let charge = |(inode, pages): (&u64, &u64)| {
+            let path = cgroups.name(*inode);
+            serde_json::json!({ "inode": inode, "path": path, "pages": pages })
+        };
+        totals.charges.iter().map(charge).collect()
     });
     serde_json::json!({
-        "files": survey.files,
-        "directories": survey.directories,
-        "pages": survey.pages,
-        "bytes": survey.bytes,
-        "resident": survey.resident,
-        "dirty": survey.dirty,
-        "unknown": survey.unknown,
-        "failed": survey.failed,
+        "files": totals.files,
+        "directories": totals.directories,
+        "pages": totals.pages,
+        "bytes": totals.bytes,
+        "resident": totals.resident,
+        "dirty": totals.dirty,
+        "unknown": totals.unknown,
+        "failed": totals.failed,
         "page_size": sys::page_size(),
         "seconds": elapsed.as_secs_f64(),
-        "cgroups": cgroups,
-        "list": lines,
+        "cgroups": charges,
+        "list": files,
     })
     .to_string()
 }
