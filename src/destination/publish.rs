@@ -1,4 +1,4 @@
-//! All or nothing: new content is built without a name, and gets it when it is complete.
+//! All or nothing: a new file has no name while it is written, and gets its final name when it is complete.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -14,20 +14,22 @@ use crate::direct::{self, DirectPolicy};
 use crate::error::{Error, Result, quoted};
 use crate::sys;
 
-/// A file that gets its name at the end.
+/// A new file without its final name.
 pub struct Unpublished {
     pub file: File,
+    /// Why it is open without O_DIRECT, if the filesystem refused that.
     pub refused: Option<String>,
+    /// Its hidden name, if it has one.
     pub temporary: Option<PathBuf>,
 }
 
-/// The directory part of `path`, "." if it has none.
+/// The directory of `path`; "." if it names none.
 pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the file that will become `path`: without a name (`O_TMPFILE`) where the filesystem can,
-/// so that nothing is left whatever happens; else with a hidden one beside it, for its owner only.
+/// Creates the file that will become the target. Where the filesystem supports it, the file has no name (`O_TMPFILE`), so
+/// nothing can be left behind. Elsewhere it has a hidden name next to the target, and only its owner may open it.
 pub fn create(target: &Target, mode: u32, policy: DirectPolicy, cleanup: &Cleanup) -> Result<Unpublished> {
     let create = || {
         let created = match unnamed(&target.path, mode, policy)? {
@@ -40,7 +42,7 @@ pub fn create(target: &Target, mode: u32, policy: DirectPolicy, cleanup: &Cleanu
     cleanup.build(&target.name, target.exists(), create).map_err(|e| creating(&target.name, e))
 }
 
-/// Why a new file could not be made.
+/// The error for a new file that could not be created.
 pub fn creating(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::failed("creating", path, "the directory does not exist")
@@ -53,11 +55,11 @@ fn unnamed(path: &Path, mode: u32, policy: DirectPolicy) -> io::Result<Option<Un
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
     match direct::open(directory_of(path), &options, libc::O_TMPFILE, policy) {
-        // Without /proc it could never be given a name.
+        // It gets its name by way of /proc.
         Ok((file, _)) if !sys::fd_path(&file).exists() => Ok(None),
         Ok((file, refused)) => Ok(Some(Unpublished { file, refused, temporary: None })),
         Err(e) => match e.raw_os_error() {
-            // No O_TMPFILE here, or a kernel that takes the directory for the file.
+            // The filesystem has no O_TMPFILE, or the kernel takes the directory for the file to open.
             Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS) => Ok(None),
             _ => Err(e),
         },
@@ -67,24 +69,27 @@ fn unnamed(path: &Path, mode: u32, policy: DirectPolicy) -> io::Result<Option<Un
 fn named(path: &Path, policy: DirectPolicy) -> io::Result<Unpublished> {
     loop {
         let temporary = temporary_name(path);
-        // O_DIRECT after: some filesystems create the file and then refuse the flag.
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e),
             Ok(file) => {
-                let refused = match policy {
-                    DirectPolicy::Never => None,
-                    _ => sys::set_direct(&file, true)
-                        .err()
-                        .map(|e| format!("the filesystem does not take O_DIRECT ({e})")),
-                };
+                let refused = set_direct(&file, policy);
                 return Ok(Unpublished { file, refused, temporary: Some(temporary) });
             }
         }
     }
 }
 
-/// A hidden name beside `path` that nobody else has.
+/// Sets O_DIRECT unless `policy` forbids it. Some filesystems create a file and then refuse the flag, so it is set after
+/// the open. Returns why the filesystem refused it, if it did.
+pub fn set_direct(file: &File, policy: DirectPolicy) -> Option<String> {
+    if policy == DirectPolicy::Never {
+        return None;
+    }
+    sys::set_direct(file, true).err().map(|e| format!("the filesystem does not support O_DIRECT ({e})"))
+}
+
+/// A hidden path next to `path` that no other process uses.
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
@@ -94,7 +99,7 @@ fn temporary_name(path: &Path) -> PathBuf {
     directory_of(path).join(OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()))
 }
 
-/// Gives the finished file the name `path`; `exclusive`: only if nobody has it. `last` comes right before.
+/// Gives the finished file its final name, after a call to `last`. With `exclusive`, fails if the name exists.
 pub fn publish(
     file: &File,
     temporary: Option<&Path>,
@@ -109,7 +114,7 @@ pub fn publish(
         Some(temporary) => std::fs::rename(temporary, path),
         None if target.exists() => sys::link_over(file, &temporary_name(path), path),
         None => match sys::link(file, path) {
-            // Somebody was faster. Without -n the later one wins, as with cp.
+            // Another process has created it meanwhile. Without -n the later one wins, as with cp.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
                 sys::link_over(file, &temporary_name(path), path)
             }
@@ -129,7 +134,7 @@ pub fn publish(
 fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {
     match sys::rename_new(temporary, path) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            // The filesystem does not know the flag. A link fails if the name is taken.
+            // The filesystem does not support the flag. A link fails, too, if the name exists.
             std::fs::hard_link(temporary, path)?;
             std::fs::remove_file(temporary)
         }
@@ -142,12 +147,12 @@ pub fn sync_directory(target: &Target, file: &File) -> Result<()> {
     let directory = directory_of(&target.path);
     let result = match File::open(directory) {
         Ok(opened) => opened.sync_all(),
-        // A directory that may be written but not read.
+        // The user may write to the directory but not read it.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => sys::sync_filesystem(file),
         Err(e) => Err(e),
     };
     match result {
-        // Filesystems without anything to sync say so by this.
+        // The filesystem has nothing to sync.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(()),
         other => other.map_err(|e| Error::io("syncing the directory of", &target.name, e)),
     }

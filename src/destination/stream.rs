@@ -17,18 +17,17 @@ use crate::sequencer::Sequencer;
 use crate::source_info::SourceInfo;
 use crate::sys;
 
-/// Asked of a pipe: what an unprivileged user may have (/proc/sys/fs/pipe-max-size).
-const PIPE: i32 = 1 << 20;
+/// Requested pipe capacity in bytes: the most an unprivileged user may have (/proc/sys/fs/pipe-max-size).
+const PIPE_SIZE: i32 = 1 << 20;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 pub struct StreamDestination<'a> {
     job: &'a Job,
     name: PathBuf,
     file: File,
-    /// Standard output led into a file: written at the position that the shell left, past the cache
-    /// as far as that goes without aligned writes.
+    /// Standard output is redirected to a file: written from its current position, uncached but not aligned.
     stored: bool,
-    /// Writes with RWF_DONTCACHE, until that is refused.
+    /// Write with RWF_DONTCACHE; cleared when the filesystem refuses that.
     dontcache: AtomicBool,
     bytes: AtomicU64,
 }
@@ -37,8 +36,8 @@ impl<'a> StreamDestination<'a> {
     pub fn new(job: &'a Job, name: &Path, file: File) -> Result<Self> {
         let kind = file.metadata().map_err(|e| Error::io("opening", name, e))?.file_type();
         if kind.is_fifo() {
-            // Fewer, larger writes. Refused when the user's pipes have their limit: then it stays.
-            let _ = sys::widen_pipe(file.as_fd(), PIPE);
+            // Fewer, larger writes. Refused if the user's pipes are at their limit; the capacity then stays as it is.
+            let _ = sys::widen_pipe(file.as_fd(), PIPE_SIZE);
         }
         if job.verify {
             let why = format!("--verify cannot be used here: {} cannot be read back", quoted(name));
@@ -46,18 +45,18 @@ impl<'a> StreamDestination<'a> {
         }
         let stored = kind.is_file() || kind.is_block_device();
         if kind.is_block_device() && !job.force {
-            let why = format!("{} is a block device: name it as DST, so that it can be checked", quoted(name));
-            return Err(Error::usage(format!("{why}; -f writes to it as it is")));
+            let why = format!("{} is a block device", quoted(name));
+            return Err(Error::usage(why).hint("name the device as DST, or use -f to write to it without any check"));
         }
         if stored && job.direct == DirectPolicy::Always {
-            let why = "direct I/O refused: it was opened by somebody else, who may write at any offset";
+            let why = "direct I/O refused: another process opened it, and its position may not be aligned";
             return Err(Error::refused(name, why).hint("name the file as DST"));
         }
         let dontcache = AtomicBool::new(stored && job.direct == DirectPolicy::Auto);
         Ok(Self { job, name: name.into(), file, stored, dontcache, bytes: AtomicU64::new(0) })
     }
 
-    /// Hands it to the copy.
+    /// Describes the destination for the copy.
     pub fn opened(self) -> Result<Opened<'a>> {
         let clone = || self.file.try_clone().map_err(|e| Error::io("opening", &self.name, e));
         let info = DestinationInfo {
@@ -76,9 +75,10 @@ impl<'a> StreamDestination<'a> {
     fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
             let dontcache = self.dontcache.load(Ordering::Relaxed);
-            let result = match dontcache {
-                true => sys::write_dontcache(&self.file, data, None),
-                false => (&self.file).write(&data[..data.len().min(sys::MAX_TRANSFER)]),
+            let result = if dontcache {
+                sys::write_dontcache(&self.file, data, None)
+            } else {
+                (&self.file).write(&data[..data.len().min(sys::MAX_TRANSFER)])
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -88,7 +88,7 @@ impl<'a> StreamDestination<'a> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    // Somebody else made it non-blocking; that is his business, and waiting ours.
+                    // Another process made the pipe non-blocking.
                     sys::wait_ready(self.file.as_fd(), true, Duration::from_secs(1))?;
                 }
                 Err(e) if dontcache && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
@@ -101,20 +101,20 @@ impl<'a> StreamDestination<'a> {
     }
 
     fn write_block(&self, block: &Block, sequencer: &Sequencer) -> io::Result<()> {
-        let mut left = if block.hole { block.len } else { 0 };
-        while left > 0 && !sequencer.is_cancelled() {
-            let part = left.min(ZEROS.len() as u64);
+        let mut remaining = if block.hole { block.len } else { 0 };
+        while remaining > 0 && !sequencer.is_cancelled() {
+            let part = remaining.min(ZEROS.len() as u64);
             self.write_all(&ZEROS[..part as usize])?;
-            left -= part;
+            remaining -= part;
         }
         self.write_all(block.data())
     }
 
-    /// Standard output in a file: on the medium, and out of the cache.
-    fn settle(&self) -> io::Result<()> {
+    /// For a file: waits for the medium and evicts the pages that were written.
+    fn sync_and_evict(&self) -> io::Result<()> {
         let end = (&self.file).stream_position()?;
         let start = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
-        let start = start - start % sys::page_size(); // only whole pages can be dropped
+        let start = start - start % sys::page_size(); // only whole pages can be evicted
         if self.job.sync {
             self.file.sync_all()?;
         }
@@ -130,7 +130,7 @@ impl<'a> StreamDestination<'a> {
 
 impl Destination for StreamDestination<'_> {
     fn put(&self, block: &Block, sequencer: &Sequencer) -> Result<()> {
-        // None: another worker failed, and has its own error to tell.
+        // None: another worker failed and returns its own error.
         let Some(result) = sequencer.run_in_turn(block.number, || self.write_block(block, sequencer)) else {
             return Ok(());
         };
@@ -144,11 +144,11 @@ impl Destination for StreamDestination<'_> {
         let mut traffic = Traffic::default();
         let mut why = None;
         if self.stored {
-            self.settle().map_err(|e| Error::io("syncing", &self.name, e))?;
+            self.sync_and_evict().map_err(|e| Error::io("syncing", &self.name, e))?;
             let bytes = self.bytes.load(Ordering::Relaxed);
             match self.job.direct {
                 DirectPolicy::Never => traffic.cached = bytes,
-                _ => (traffic.uncached, why) = (bytes, Some("it was opened by somebody else".to_string())),
+                _ => (traffic.uncached, why) = (bytes, Some("another process opened it".to_string())),
             }
         }
         let written = WriteReport { traffic, why, cached_pages: None };
