@@ -32,7 +32,7 @@ const OUTPUT: &str = "Output";
     about = "Copy files, block devices, pipes and URLs with O_DIRECT, past the page cache",
     long_about = manual::ABOUT,
     after_help = "Sizes: 4096, 64K, 4M, 1.5GiB (powers of 1024), 10GB (powers of 1000).\n\
-                  See --help for details, and dio-cp(1) for the manual.",
+                  --help explains these and lists rarely used options; dio-cp(1) is the manual.",
     after_long_help = manual::after_long_help(),
     override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       dio-cp --residency [--cgroups] <PATH>...",
     args_override_self = true
@@ -114,7 +114,7 @@ pub struct Cli {
     /// Blocks in flight [default: 4]
     ///
     /// Memory for buffers is N × block size. The default is 1 under --rate-limit, except at very high rates.
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1024), help_heading = HOW)]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1024), hide_short_help = true, help_heading = HOW)]
     pub queue_depth: Option<u64>,
 
     /// Do not wait until the data are on the medium
@@ -166,7 +166,7 @@ pub struct Cli {
     /// With --residency, list memory cgroups (root only)
     ///
     /// Each resident page is charged to one memory cgroup.
-    #[arg(long, requires = "residency", help_heading = PROOF)]
+    #[arg(long, requires = "residency", hide_short_help = true, help_heading = PROOF)]
     pub cgroups: bool,
 
     /// Limit the rate, in bytes per second
@@ -197,21 +197,21 @@ pub struct Cli {
     /// Give up after N retries in a row [default: 5]
     ///
     /// A lost connection, a timeout, and the status codes 408, 429 and 5xx are retried.
-    #[arg(long, value_name = "N", help_heading = URLS)]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = URLS)]
     pub retry: Option<u32>,
 
     /// Longest silence of the server [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = URLS)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, hide_short_help = true, help_heading = URLS)]
     pub timeout: Option<Duration>,
 
     /// Longest time for connecting [default: 30]
     ///
     /// The limit holds for the name lookup and for the connection each.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = URLS)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, hide_short_help = true, help_heading = URLS)]
     pub connect_timeout: Option<Duration>,
 
     /// Trust the certificates in FILE (PEM) only
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = URLS)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true, help_heading = URLS)]
     pub cacert: Option<PathBuf>,
 
     /// How to show progress

@@ -1,4 +1,4 @@
-//! What users and scripts read: usage errors, exit statuses, the last line, progress.
+//! What users and scripts see: usage errors, exit statuses, the summary line, progress.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -10,19 +10,19 @@ use std::process::{Command, Stdio};
 use common::*;
 
 #[test]
-fn bad_arguments_are_usage_errors_and_touch_nothing() {
+fn invalid_arguments_are_usage_errors_and_change_no_file() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
     write(&dst, b"old");
-    for (words, right) in [
+    for (args, message) in [
         (vec![], "Usage"),
         (vec![s], "<DST>"),
         (vec![s, d, d], "unexpected"),
         (vec![s, d, "--no-such"], "unexpected"),
         (vec![s, d, "--direct", "perhaps"], "auto, always, never"),
-        (vec![s, d, "--queue-depth", "0"], "from 1 to 1024"),
-        (vec![s, d, "--queue-depth", "many"], "from 1 to 1024"),
+        (vec![s, d, "--queue-depth", "0"], "1..=1024"),
+        (vec![s, d, "--queue-depth", "many"], "--queue-depth"),
         (vec![s, d, "--queue-depth", "1000"], "1 GiB"),
         (vec![s, d, "-b", "0"], "at least one byte"),
         (vec![s, d, "-b", "4X"], "64K"),
@@ -34,27 +34,27 @@ fn bad_arguments_are_usage_errors_and_touch_nothing() {
         (vec![s, d, "-p", "--in-place"], "attributes"),
         (vec![s, d, "-q", "-v"], "cannot be used"),
         (vec![s, "-", "--seek", "1"], "no offset"),
-        (vec![s, "-", "-n"], "always there"),
+        (vec![s, "-", "-n"], "always exists"),
         (vec!["-", d, "-p"], "no attributes"),
         (vec!["-", scratch.0.to_str().unwrap()], "has no file name"),
         (vec!["if=a", "of=b"], "dio-cp a b"),
         (vec![s, "https://example.org/x"], "reads from URLs"),
         (vec!["", d], "empty"),
     ] {
-        let said = fails(2, &words);
-        assert!(said.contains(right), "{words:?}: {said}");
+        let stderr = fails(2, &args);
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
-        assert_eq!(scratch.names(), ["dst", "src"], "{words:?}");
+        assert_eq!(scratch.names(), ["dst", "src"], "{args:?}");
     }
 }
 
 #[test]
-fn what_is_not_there_or_no_file_is_told() {
+fn a_missing_source_a_directory_and_a_socket_are_errors() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 10), scratch.path("dst"));
-    for (source, word) in [(scratch.path("missing"), "No such file"), (scratch.0.clone(), "it is a directory")] {
-        let said = fails(1, [&source, &dst]);
-        assert!(said.contains(word) && said.starts_with("dio-cp: opening '"), "{said}");
+    for (source, message) in [(scratch.path("missing"), "No such file"), (scratch.0.clone(), "it is a directory")] {
+        let stderr = fails(1, [&source, &dst]);
+        assert!(stderr.contains(message) && stderr.starts_with("dio-cp: opening '"), "{stderr}");
     }
     fs::create_dir(&dst).unwrap();
     fs::create_dir(dst.join("src")).unwrap();
@@ -66,25 +66,25 @@ fn what_is_not_there_or_no_file_is_told() {
 }
 
 #[test]
-fn a_name_cannot_give_the_terminal_orders() {
+fn control_characters_in_names_are_escaped() {
     let scratch = Scratch::new();
-    let said = fails(1, [scratch.path("a\x1b[2Jb\n"), scratch.path("dst")]);
-    assert!(!said.contains('\x1b') && said.contains("\\u{1b}[2Jb\\n"), "{said}");
+    let stderr = fails(1, [scratch.path("a\x1b[2Jb\n"), scratch.path("dst")]);
+    assert!(!stderr.contains('\x1b') && stderr.contains("\\u{1b}[2Jb\\n"), "{stderr}");
 }
 
 #[test]
-fn a_directory_keeps_the_name_of_the_source() {
+fn a_copy_into_a_directory_has_the_name_of_the_source() {
     let scratch = Scratch::new();
     let (src, dir) = (scratch.file("src", 5000), scratch.path("dir"));
     fs::create_dir(&dir).unwrap();
     copies([&src, &dir]);
     same(&dir.join("src"), &content(5000));
-    // Relative, as people type it.
+    // With relative paths.
     let output = dio_cp().args(["src", "."]).current_dir(&scratch.0).output().unwrap();
     assert_eq!(output.status.code(), Some(1)); // the same file
     assert!(dio_cp().args(["src", "copy"]).current_dir(&scratch.0).status().unwrap().success());
     same(&scratch.path("copy"), &content(5000));
-    // The longest name that there is.
+    // With the longest name that Linux allows.
     let long = scratch.path(&"x".repeat(255));
     copies([&src, &long]);
     copies([&src, &long]);
@@ -92,32 +92,32 @@ fn a_directory_keeps_the_name_of_the_source() {
 }
 
 #[test]
-fn the_last_line_is_dds_and_quiet_is_quiet() {
+fn the_summary_line_is_like_that_of_dd_and_quiet_prints_nothing() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
-    let said = copies([&src, &dst]);
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.starts_with("5000001 bytes (5.0 MB, 4.8 MiB) copied, "), "{said}");
-    assert!(said.trim_end().ends_with("B/s"), "{said}");
+    let stderr = copies([&src, &dst]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("5000001 bytes (5.0 MB, 4.8 MiB) copied, "), "{stderr}");
+    assert!(stderr.trim_end().ends_with("B/s"), "{stderr}");
     assert_eq!(copies(["-q".as_ref(), src.as_os_str(), dst.as_os_str()]), "");
     let output = dio_cp().arg(&src).arg(&dst).output().unwrap();
     assert!(output.stdout.is_empty());
-    let said = copies(["-v".as_ref(), src.as_os_str(), dst.as_os_str()]);
-    assert!(said.contains("read direct, alignment") && said.contains("written direct"), "{said}");
+    let stderr = copies(["-v".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert!(stderr.contains("read direct, alignment") && stderr.contains("written direct"), "{stderr}");
 }
 
 #[test]
-fn json_progress_is_one_object_a_line_and_done_comes_last() {
+fn json_progress_is_one_object_per_line_and_the_last_one_is_done() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 9_000_001), scratch.path("dst"));
-    let said = copies(["-q", "--progress", "json", src.to_str().unwrap(), dst.to_str().unwrap()]);
-    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stderr = copies(["-q", "--progress", "json", src.to_str().unwrap(), dst.to_str().unwrap()]);
+    let lines: Vec<serde_json::Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let phases: Vec<_> = lines.iter().map(|line| line["phase"].as_str().unwrap()).collect();
     assert_eq!(phases, ["reserving", "copying", "syncing", "done"]);
     let last = lines.last().unwrap();
     assert_eq!((last["bytes"].as_u64(), last["total"].as_u64()), (Some(9_000_001), Some(9_000_001)));
     assert!(last["seconds"].as_f64().unwrap() > 0.0 && last["bytes_per_second"].as_u64().unwrap() > 0);
-    // From a pipe there is no total, and a line comes every second even if nothing moves.
+    // From a pipe there is no total, and a line appears every second even if no data arrives.
     let mut child = dio_cp()
         .args(["-q", "--progress", "json", "-"])
         .arg(&dst)
@@ -129,36 +129,36 @@ fn json_progress_is_one_object_a_line_and_done_comes_last() {
     std::thread::sleep(std::time::Duration::from_millis(2500));
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.lines().count() >= 5, "{said}");
-    for line in said.lines() {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.lines().count() >= 5, "{stderr}");
+    for line in stderr.lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).unwrap()["total"].is_null(), "{line}");
     }
 }
 
 #[test]
-fn a_bar_on_a_terminal_then_the_last_line() {
+fn a_terminal_shows_a_progress_bar_and_then_the_summary_line() {
     if !has_tool("script") {
         return skip("needs the tool script");
     }
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 60 << 20), scratch.path("dst"));
     let on_terminal = |line: &str| {
-        let command = Command::new("script").args(["-qec", line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
-        assert!(command.status.success());
-        String::from_utf8(command.stdout).unwrap()
+        let output = Command::new("script").args(["-qec", line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
     };
     let dio = env!("CARGO_BIN_EXE_dio-cp");
-    let seen = on_terminal(&format!("{dio} {} {}", src.display(), dst.display()));
-    assert!(seen.contains("of 60.00 MiB") && seen.contains('%') && seen.contains("syncing"), "{seen:?}");
-    assert!(seen.trim_end().ends_with("B/s"), "{seen:?}");
-    // Unknown length: no percentage.
-    let seen = on_terminal(&format!("(cat {0}; sleep 0.3) | {dio} - {1}", src.display(), dst.display()));
-    assert!(seen.contains("copied") && !seen.contains('%'), "{seen:?}");
+    let screen = on_terminal(&format!("{dio} {} {}", src.display(), dst.display()));
+    assert!(screen.contains("of 60.00 MiB") && screen.contains('%') && screen.contains("syncing"), "{screen:?}");
+    assert!(screen.trim_end().ends_with("B/s"), "{screen:?}");
+    // If the length is unknown, there is no percentage.
+    let screen = on_terminal(&format!("(cat {0}; sleep 0.3) | {dio} - {1}", src.display(), dst.display()));
+    assert!(screen.contains("copied") && !screen.contains('%'), "{screen:?}");
     for quiet in ["-q", "-q --progress none"] {
         assert_eq!(on_terminal(&format!("{dio} {quiet} {} {}", src.display(), dst.display())), "");
     }
-    // Not on a terminal: lines.
+    // Without a terminal, --progress bar prints lines.
     let mut child = dio_cp()
         .args(["--progress", "bar", "-"])
         .arg(&dst)
@@ -168,12 +168,12 @@ fn a_bar_on_a_terminal_then_the_last_line() {
         .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1300));
     drop(child.stdin.take());
-    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
-    assert_eq!(said.lines().count(), 2, "{said}");
+    let stderr = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
 #[test]
-fn a_closed_standard_error_does_not_matter() {
+fn a_copy_succeeds_with_closed_standard_error() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 9_000_001), scratch.path("dst"));
     let line = format!("{} {} {} 2>&-", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
@@ -182,7 +182,7 @@ fn a_closed_standard_error_does_not_matter() {
 }
 
 #[test]
-fn options_work_together_wherever_they_stand() {
+fn options_may_come_before_between_and_after_the_paths() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 100_000), scratch.path("dst"));
     copies(["--no-sync", "-b64K", src.to_str().unwrap(), "--queue-depth=2", dst.to_str().unwrap(), "--sparse=never"]);
@@ -193,50 +193,50 @@ fn options_work_together_wherever_they_stand() {
 }
 
 #[test]
-fn closed_standard_streams_lose_nothing() {
+fn closed_standard_input_or_output_is_an_error_and_changes_no_file() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     write(&dst, b"precious");
     let dio = env!("CARGO_BIN_EXE_dio-cp");
     for line in [format!("{dio} - {} <&-", dst.display()), format!("{dio} {} - >&-", src.display())] {
         let output = Command::new("sh").args(["-c", &line]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
-        assert!(said.contains("it is closed"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+        assert!(stderr.contains("it is closed"), "{stderr}");
     }
     assert_eq!(fs::read(&dst).unwrap(), b"precious");
-    // /dev/null on purpose is something else.
+    // /dev/null as standard input is no error.
     assert!(dio_cp().arg("-").arg(&dst).status().unwrap().success());
     same(&dst, b"");
 }
 
 #[test]
-fn what_dd_users_type_gets_the_right_line() {
+fn dd_operands_get_a_hint_with_the_right_command() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
-    for words in [vec!["if=a", "of=b", "bs=4M", "count=2"], vec!["if=a"], vec!["of=b", "bs=1M"]] {
-        let said = fails(2, &words);
-        assert!(said.contains("try: dio-cp "), "{said}");
+    for args in [vec!["if=a", "of=b", "bs=4M", "count=2"], vec!["if=a"], vec!["of=b", "bs=1M"]] {
+        let stderr = fails(2, &args);
+        assert!(stderr.contains("try: dio-cp "), "{stderr}");
     }
-    // Unless it is the name of a file.
+    // After --, such an argument is the name of a file.
     assert!(dio_cp().args(["--", "src", "of=x"]).current_dir(&scratch.0).status().unwrap().success());
     same(&scratch.path("of=x"), &fs::read(&src).unwrap());
 }
 
 #[test]
-fn a_mistyped_device_does_not_become_a_file_in_memory() {
+fn a_mistyped_device_name_does_not_create_a_file_in_dev() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
-    let said = fails(1, [src.to_str().unwrap(), "/dev/no-such-device"]);
-    assert!(said.contains("no such device"), "{said}");
+    let stderr = fails(1, [src.to_str().unwrap(), "/dev/no-such-device"]);
+    assert!(stderr.contains("no such device"), "{stderr}");
     assert!(!std::path::Path::new("/dev/no-such-device").exists());
 }
 
 #[cfg(not(feature = "url"))]
 #[test]
-fn without_the_feature_a_url_is_an_error_that_names_it() {
+fn without_the_url_feature_a_url_is_an_error_that_names_the_feature() {
     let scratch = Scratch::new();
-    let said = fails(2, ["https://user:secret@example.org/x", scratch.path("dst").to_str().unwrap(), "--retry", "1"]);
-    assert!(said.contains("cargo feature `url`") && said.contains("curl -fL"), "{said}");
-    assert!(!said.contains("secret"), "{said}");
+    let stderr = fails(2, ["https://user:secret@example.org/x", scratch.path("dst").to_str().unwrap(), "--retry", "1"]);
+    assert!(stderr.contains("cargo feature `url`") && stderr.contains("curl -fL"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
 }

@@ -62,7 +62,11 @@ fn the_man_page_is_generated_from_the_definition() {
     man.render_name_section(&mut generated).unwrap();
     man.render_synopsis_section(&mut generated).unwrap();
     generated.extend(BEFORE_OPTIONS.iter().map(|section| render(section)).collect::<String>().into_bytes());
-    man.render_options_section(&mut generated).unwrap();
+    let mut options = Vec::new();
+    man.render_options_section(&mut options).unwrap();
+    // A group of options is a subsection.
+    let options = String::from_utf8(options).unwrap().replace(".SH", ".SS").replacen(".SS OPTIONS", ".SH OPTIONS", 1);
+    generated.extend(options.into_bytes());
     generated.extend(AFTER_OPTIONS.iter().map(|section| render(section)).collect::<String>().into_bytes());
     check_generated("man/dio-cp.1", &generated);
 }
@@ -128,7 +132,11 @@ fn help(option: &str) -> String {
 fn help_names_every_option_and_exit_status() {
     let (short, long) = (help("-h"), help("--help"));
     for option in known_options() {
-        assert!(short.contains(&option) && long.contains(&option), "{option}");
+        assert!(long.contains(&option), "{option}");
+    }
+    for argument in Cli::command().get_arguments().filter(|argument| !argument.is_hide_short_help_set()) {
+        let option = argument.get_long().map_or(String::new(), |long| format!("--{long}"));
+        assert!(short.contains(&option), "{option}");
     }
     for (status, meaning) in EXIT_STATUS {
         assert!(long.contains(&format!("  {status:<7}{}", meaning.split(' ').next().unwrap())), "{status}");

@@ -40,13 +40,13 @@ fn digests_are_those_of_the_usual_tools_and_in_their_format() {
     // A part, at odd offsets; holes count as zeros.
     sparse(&src, 20 << 20, &[(5_000_001, 70_000), ((20 << 20) - 3, 3)]);
     for (algorithm, name) in TOOLS {
-        for words in
+        for args in
             [vec![], vec!["--sparse", "always"], vec!["--skip", "4999999", "--count", "9000001"], vec!["-b", "12K"]]
         {
             let mut command = dio_cp();
             let output =
-                command.args(["-q", "--checksum", algorithm]).args(&words).arg(&src).arg(&dst).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), tool(name, [&dst]), "{algorithm} {words:?}");
+                command.args(["-q", "--checksum", algorithm]).args(&args).arg(&src).arg(&dst).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), tool(name, [&dst]), "{algorithm} {args:?}");
         }
     }
 }
@@ -63,8 +63,8 @@ fn a_wrong_digest_publishes_nothing_and_shows_both() {
         copies(["--checksum", &format!("SHA256{mark}{}", right.to_uppercase()), s, d]);
     }
     write(&dst, b"old");
-    let said = fails(3, ["--checksum", &format!("sha256:{wrong}"), s, d]);
-    assert!(said.contains(&right) && said.contains(&wrong) && said.contains("is as it was"), "{said}");
+    let stderr = fails(3, ["--checksum", &format!("sha256:{wrong}"), s, d]);
+    assert!(stderr.contains(&right) && stderr.contains(&wrong) && stderr.contains("is as it was"), "{stderr}");
     assert_eq!(fs::read(&dst).unwrap(), b"old");
     fs::remove_file(&dst).unwrap();
     let mut command = dio_cp();
@@ -81,7 +81,7 @@ fn a_wrong_digest_publishes_nothing_and_shows_both() {
 fn a_checksum_list_is_looked_up_by_either_name() {
     let scratch = Scratch::new();
     let (src, dst, list) = (scratch.file("os.iso", 100_001), scratch.path("dst"), scratch.path("SHA256SUMS"));
-    let words = ["--checksum-file".as_ref(), list.as_os_str(), src.as_os_str(), dst.as_os_str()];
+    let args = ["--checksum-file".as_ref(), list.as_os_str(), src.as_os_str(), dst.as_os_str()];
     let right = tool("sha256sum", [&src])[..64].to_string();
     let wrong = "0".repeat(64);
     for (text, status) in [
@@ -94,12 +94,12 @@ fn a_checksum_list_is_looked_up_by_either_name() {
         (String::new(), 3),
     ] {
         write(&list, text.as_bytes());
-        let said = fails(status, words);
-        assert_eq!(dst.exists(), status == 0, "{text}: {said}");
+        let stderr = fails(status, args);
+        assert_eq!(dst.exists(), status == 0, "{text}: {stderr}");
         let _ = fs::remove_file(&dst);
     }
     fs::remove_file(&list).unwrap();
-    assert!(fails(1, words).contains("SHA256SUMS"));
+    assert!(fails(1, args).contains("SHA256SUMS"));
     assert!(!dst.exists());
 }
 
@@ -109,9 +109,9 @@ fn verify_reads_back_and_agrees() {
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     for len in [0, 1, 4097, (9 << 20) + 7] {
         write(&src, &content(len));
-        for words in [vec![], vec!["--sparse", "always"], vec!["-b", "12K"]] {
+        for args in [vec![], vec!["--sparse", "always"], vec!["-b", "12K"]] {
             let mut command = dio_cp();
-            let output = command.args(["--verify"]).args(&words).arg(&src).arg(&dst).output().unwrap();
+            let output = command.args(["--verify"]).args(&args).arg(&src).arg(&dst).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             same(&dst, &content(len));
         }
@@ -122,20 +122,20 @@ fn verify_reads_back_and_agrees() {
     if can_count_pages() {
         assert_eq!(cached_pages(&dst), 0);
     }
-    for words in [["-", "/dev/null"], [src.to_str().unwrap(), "-"]] {
-        assert!(fails(2, [&["--verify"][..], &words].concat()).contains("read back"));
+    for args in [["-", "/dev/null"], [src.to_str().unwrap(), "-"]] {
+        assert!(fails(2, [&["--verify"][..], &args].concat()).contains("read back"));
     }
     fails(2, ["--verify".as_ref(), "--no-sync".as_ref(), src.as_os_str(), dst.as_os_str()]);
 }
 
 /// Runs `dio-cp --verify`, and flips one bit of what is at `at` in the source on the disk behind
 /// `disk` while the copy waits for its fsync.
-fn with_a_flipped_bit(disk: &Loop, words: &[&str], bytes: &[u8], at: usize) -> (Option<i32>, String) {
+fn with_a_flipped_bit(disk: &Loop, args: &[&str], bytes: &[u8], at: usize) -> (Option<i32>, String) {
     let child = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_exit=3000000:when=1"])
         .arg(env!("CARGO_BIN_EXE_dio-cp"))
         .arg("--verify")
-        .args(words)
+        .args(args)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -169,9 +169,9 @@ fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
     {
         // Small blocks are not told one by one: their digests would not fit in memory.
         let disk = Loop::new(&scratch, 64 << 20, 512);
-        let (code, said) = with_a_flipped_bit(&disk, &["-b", "64K", "-f", src, disk.name()], &bytes, at);
-        assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("1 of 3 ranges differ") && said.contains(block), "{said}");
+        let (code, stderr) = with_a_flipped_bit(&disk, &["-b", "64K", "-f", src, disk.name()], &bytes, at);
+        assert_eq!(code, Some(3), "{stderr}");
+        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(block), "{stderr}");
     }
     let disk = Loop::new(&scratch, 64 << 20, 512);
     tool("mkfs.ext4", ["-q", disk.name()]);
@@ -181,10 +181,10 @@ fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
     let dst = at_mount.join("dst");
     write(&dst, b"old");
     let result = std::panic::catch_unwind(|| {
-        let (code, said) = with_a_flipped_bit(&disk, &[src, dst.to_str().unwrap()], &bytes, at);
-        assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("1 of 3 ranges differ") && said.contains(block), "{said}");
-        assert!(said.contains("is as it was"), "{said}");
+        let (code, stderr) = with_a_flipped_bit(&disk, &[src, dst.to_str().unwrap()], &bytes, at);
+        assert_eq!(code, Some(3), "{stderr}");
+        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(block), "{stderr}");
+        assert!(stderr.contains("is as it was"), "{stderr}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     });
     tool("umount", [at_mount.as_os_str()]);
@@ -215,14 +215,14 @@ fn json_has_every_field_that_the_man_page_has() {
     let output =
         run(["-q", "--json", "--verify", "--checksum", "sha256", src.to_str().unwrap(), dst.to_str().unwrap()]);
     assert!(output.stderr.is_empty() && output.status.success());
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["bytes"], 5_000_001);
-    assert_eq!(found["written"]["direct"], 5_000_001);
-    assert_eq!(found["read"]["direct"], 5_000_001);
-    assert_eq!(found["digest"]["hex"], tool("sha256sum", [&src])[..64]);
-    assert!(found["seconds"]["verify"].as_f64().unwrap() > 0.0 && found["verified"] == true);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["bytes"], 5_000_001);
+    assert_eq!(report["written"]["direct"], 5_000_001);
+    assert_eq!(report["read"]["direct"], 5_000_001);
+    assert_eq!(report["digest"]["hex"], tool("sha256sum", [&src])[..64]);
+    assert!(report["seconds"]["verify"].as_f64().unwrap() > 0.0 && report["verified"] == true);
     let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
-    assert_eq!(fields(&found), described(&man, "REPORT"));
+    assert_eq!(fields(&report), described(&man, "JSON REPORT"));
     fails(2, ["--json".as_ref(), src.as_os_str(), "-".as_ref()]);
     // A reader that is gone is no reason to fail loudly, and the copy stands.
     let mut child = dio_cp().args(["-q", "--json"]).arg(&src).arg(&dst).stdout(Stdio::piped()).spawn().unwrap();
@@ -236,16 +236,16 @@ fn json_has_every_field_that_the_man_page_has() {
 fn the_report_never_gets_into_the_data() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 100_001);
-    for words in [vec!["--checksum", "sha256"], vec!["--json"]] {
+    for args in [vec!["--checksum", "sha256"], vec!["--json"]] {
         for dst in ["/dev/stdout", "/dev/fd/1"] {
-            let output = dio_cp().arg("-q").args(&words).arg(&src).arg(dst).output().unwrap();
-            assert!(output.stdout == content(100_001), "{words:?} {dst}: {} bytes", output.stdout.len());
+            let output = dio_cp().arg("-q").args(&args).arg(&src).arg(dst).output().unwrap();
+            assert!(output.stdout == content(100_001), "{args:?} {dst}: {} bytes", output.stdout.len());
             assert!(!output.stderr.is_empty());
         }
         // Nowhere to tell it: before the copy, not after.
         let dst = scratch.path("dst");
         let line =
-            format!("{} {} {} {} >&-", env!("CARGO_BIN_EXE_dio-cp"), words.join(" "), src.display(), dst.display());
+            format!("{} {} {} {} >&-", env!("CARGO_BIN_EXE_dio-cp"), args.join(" "), src.display(), dst.display());
         let output = Command::new("sh").args(["-c", &line]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(!dst.exists());
@@ -281,7 +281,7 @@ fn what_was_compared_in_the_cache_is_not_called_verified() {
     let dst = shm.join(format!("dio-cp-verify-{}", std::process::id()));
     let output = run(["-q".as_ref(), "--json".as_ref(), "--verify".as_ref(), src.as_os_str(), dst.as_os_str()]);
     fs::remove_file(&dst).unwrap();
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["verified"], false);
-    assert!(found["notes"].to_string().contains("not verified on the medium"), "{found}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verified"], false);
+    assert!(report["notes"].to_string().contains("not verified on the medium"), "{report}");
 }

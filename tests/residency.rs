@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 use common::*;
 
 /// The JSON of `dio-cp --residency` for these paths.
-fn survey(words: &[&str], paths: &[&Path]) -> serde_json::Value {
-    let output = dio_cp().args(["--residency", "--json"]).args(words).args(paths).output().unwrap();
+fn survey(args: &[&str], paths: &[&Path]) -> serde_json::Value {
+    let output = dio_cp().args(["--residency", "--json"]).args(args).args(paths).output().unwrap();
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
@@ -58,8 +58,8 @@ fn figures_are_those_of_fincore_and_vmtouch() {
     for dir in dirs {
         let files = files_in(&dir);
         for file in &files {
-            let found = survey(&[], &[file]);
-            let (resident, pages) = (found["resident"].as_u64().unwrap(), found["pages"].as_u64().unwrap());
+            let report = survey(&[], &[file]);
+            let (resident, pages) = (report["resident"].as_u64().unwrap(), report["pages"].as_u64().unwrap());
             assert_eq!((resident, pages), vmtouch(file), "{}", file.display());
             assert_eq!(resident, fincore(file), "{}", file.display());
         }
@@ -84,9 +84,9 @@ fn a_page_that_is_not_up_to_date_is_counted_where_mincore_misses_it() {
     let path = scratch.file("cut", 8192);
     make_cold(&path);
     File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
-    let found = survey(&["-v"], &[&path]);
-    assert_eq!(found["resident"].as_u64(), Some(1));
-    assert_eq!(found["list"][0]["dirty"].as_u64(), Some(1));
+    let report = survey(&["-v"], &[&path]);
+    assert_eq!(report["resident"].as_u64(), Some(1));
+    assert_eq!(report["list"][0]["dirty"].as_u64(), Some(1));
     assert_eq!(vmtouch(&path).0, 0, "mincore sees it now: the difference can go");
 }
 
@@ -100,20 +100,20 @@ fn what_the_kernel_does_not_tell_is_unknown_and_no_guess() {
     write(&file, &content(100_000));
     make_cold(&file);
     fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
-    let nobody = |program: &Path, words: &[&str]| {
+    let nobody = |program: &Path, args: &[&str]| {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(words).arg(&file);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(args).arg(&file);
         command.output().unwrap()
     };
     let output = nobody(&binary, &["--residency", "-v", "--json"]);
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((found["unknown"].as_u64(), found["resident"].as_u64()), (Some(1), Some(0)));
-    assert!(found["list"][0]["resident"].is_null());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["unknown"].as_u64(), report["resident"].as_u64()), (Some(1), Some(0)));
+    assert!(report["list"][0]["resident"].is_null());
     // vmtouch believes mincore, and says 100 %.
-    let said = String::from_utf8(nobody(Path::new("vmtouch"), &[]).stdout).unwrap();
-    assert!(said.contains("25/25"), "{said}");
-    let said = String::from_utf8(nobody(&binary, &["--residency", "-v"]).stdout).unwrap();
-    assert!(said.contains("unknown/25") && said.contains("1 files of which the kernel does not tell"), "{said}");
+    let stderr = String::from_utf8(nobody(Path::new("vmtouch"), &[]).stdout).unwrap();
+    assert!(stderr.contains("25/25"), "{stderr}");
+    let stderr = String::from_utf8(nobody(&binary, &["--residency", "-v"]).stdout).unwrap();
+    assert!(stderr.contains("unknown/25") && stderr.contains("1 file (not reported by the kernel)"), "{stderr}");
     fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -125,10 +125,10 @@ fn a_path_that_cannot_be_read_is_named_and_the_others_are_counted() {
     tool("mkfifo", [&fifo]);
     let paths = [missing.as_path(), &fifo, Path::new("/dev/null"), &good];
     let output = dio_cp().arg("--residency").args(paths).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("missing") && said.contains("fifo") && said.contains("/dev/null"), "{said}");
-    assert!(said.contains("3 paths could not be read"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("missing") && stderr.contains("fifo") && stderr.contains("/dev/null"), "{stderr}");
+    assert!(stderr.contains("3 paths could not be read"), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("Files: 1"), "{output:?}");
     assert_eq!(survey(&[], &paths)["failed"].as_u64(), Some(3));
     // In a tree they are passed over: nobody named them.
@@ -156,8 +156,8 @@ fn files_that_grow_devices_and_huge_holes_are_no_trouble() {
     });
     let huge = scratch.path("huge");
     sparse(&huge, 10 << 40, &[(5 << 40, 4096)]);
-    let found = survey(&["--cgroups"], &[&huge]);
-    assert!(found["seconds"].as_f64().unwrap() < 5.0 && found["pages"].as_u64() == Some((10 << 40) / 4096));
+    let report = survey(&["--cgroups"], &[&huge]);
+    assert!(report["seconds"].as_f64().unwrap() < 5.0 && report["pages"].as_u64() == Some((10 << 40) / 4096));
     let disk = Loop::new(&scratch, 8 << 20, 512);
     // Kept open: the last to close a device drops its pages.
     let mut open = File::open(&disk.device).unwrap();
@@ -181,13 +181,13 @@ fn pages_are_told_by_the_cgroup_that_is_charged() {
     let procs = parent.join(&name).join("cgroup.procs");
     let line = format!("echo $$ > {} && exec cat {} > /dev/null", procs.display(), file.display());
     tool("sh", ["-c", &line]);
-    let found = survey(&["--cgroups"], &[&file]);
-    let charges = found["cgroups"].as_array().unwrap();
-    let own = charges.iter().find(|charge| charge["path"] == format!("/{name}")).unwrap_or_else(|| panic!("{found}"));
-    assert_eq!(own["pages"].as_u64(), Some(1024), "{found}");
-    assert_eq!(charges.iter().map(|c| c["pages"].as_u64().unwrap()).sum::<u64>(), found["resident"].as_u64().unwrap());
-    let said = copies(["--residency".as_ref(), "--cgroups".as_ref(), file.as_os_str()]);
-    assert_eq!(said, "");
+    let report = survey(&["--cgroups"], &[&file]);
+    let charges = report["cgroups"].as_array().unwrap();
+    let own = charges.iter().find(|charge| charge["path"] == format!("/{name}")).unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(own["pages"].as_u64(), Some(1024), "{report}");
+    assert_eq!(charges.iter().map(|c| c["pages"].as_u64().unwrap()).sum::<u64>(), report["resident"].as_u64().unwrap());
+    let stderr = copies(["--residency".as_ref(), "--cgroups".as_ref(), file.as_os_str()]);
+    assert_eq!(stderr, "");
     make_cold(&file);
     fs::remove_dir(parent.join(&name)).unwrap();
     if has_tool("setpriv") {
@@ -196,10 +196,10 @@ fn pages_are_told_by_the_cgroup_that_is_charged() {
         let binary = Path::new("/dev/shm").join(format!("dio-cp-cgroups-{}", std::process::id()));
         fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
         let output = command.arg(&binary).args(["--residency", "--cgroups", "/dev/shm"]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         fs::remove_file(&binary).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("/proc/kpagecgroup") || said.contains("/proc/self/pagemap"), "{said}");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("/proc/kpagecgroup") || stderr.contains("/proc/self/pagemap"), "{stderr}");
     }
 }
 
@@ -212,31 +212,31 @@ fn check_cache_reports_and_fails_if_pages_stay() {
     let (src, dst) = (scratch.file("src", 20 << 20), scratch.path("dst"));
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
     make_cold(&src);
-    let said = copies(["--check-cache", s, d]);
+    let stderr = copies(["--check-cache", s, d]);
     assert!(
-        said.contains("pages of the source in the cache: 0 before, 0 at most (sampled every 10 ms), 0 after"),
-        "{said}"
+        stderr.contains("pages of the source in the cache: 0 before, 0 at most (sampled every 10 ms), 0 after"),
+        "{stderr}"
     );
-    assert!(said.contains("pages of the destination in the cache: 0 before"), "{said}");
-    for (words, left) in
+    assert!(stderr.contains("pages of the destination in the cache: 0 before"), "{stderr}");
+    for (args, left) in
         [(vec!["--direct", "never"], "left 5120 pages"), (vec!["--direct", "never", "--no-sync"], "left")]
     {
         make_cold(&src);
-        let said = fails(5, [&["--check-cache"][..], &words, &[s, d]].concat());
-        assert!(said.contains(left) && said.contains("the copy is done"), "{said}");
+        let stderr = fails(5, [&["--check-cache"][..], &args, &[s, d]].concat());
+        assert!(stderr.contains(left) && stderr.contains("the copy is done"), "{stderr}");
         same(&dst, &content(20 << 20));
     }
     // What was there before is nobody's fault.
     make_hot(&src);
-    let said = copies(["--check-cache", s, d]);
-    assert!(said.contains("5120 before"), "{said}");
+    let stderr = copies(["--check-cache", s, d]);
+    assert!(stderr.contains("5120 before"), "{stderr}");
     // In place, in pages that were cached: they go, which is no sin.
     make_hot(&dst);
     File::options().write(true).open(&dst).unwrap().write_all_at(b"x", 0).unwrap();
     copies(["--check-cache", "--in-place", s, d]);
     let output = run(["-q", "--check-cache", "--json", s, d]);
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["cache"]["destination"]["after"].as_u64(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["cache"]["destination"]["after"].as_u64(), Some(0));
     let mut command = dio_cp();
     command.args(["--check-cache", "-", d]);
     assert!(feed(command, &content(100_000), 5000).status.success());
@@ -247,16 +247,16 @@ fn check_cache_reports_and_fails_if_pages_stay() {
 fn residency_json_has_every_field_that_the_man_page_has() {
     let scratch = Scratch::new();
     let file = scratch.file("file", 5000);
-    let found = survey(&["-v"], &[&file]);
+    let report = survey(&["-v"], &[&file]);
     let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
-    let section = man.split(".SH \"RESIDENCY\"").nth(1).unwrap().split(".SH").next().unwrap();
+    let section = man.split(".SH \"RESIDENCY REPORT\"").nth(1).unwrap().split(".SH").next().unwrap();
     let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
     let mut described: Vec<_> = terms.flat_map(|line| line.trim_end_matches("\\fR").split(", ")).collect();
     described.sort_unstable();
-    let mut fields: Vec<_> = found.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut fields: Vec<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
     assert_eq!(fields, described);
-    for field in found["list"][0].as_object().unwrap().keys() {
+    for field in report["list"][0].as_object().unwrap().keys() {
         assert!(section.contains(&field.replace('-', "\\-")), "{field}");
     }
     // A reader that goes away ends it quietly.
@@ -294,7 +294,7 @@ fn pages_over_holes_have_an_owner_too() {
     let path = scratch.path("sparse");
     sparse(&path, 10 << 20, &[(5_000_000, 1)]);
     make_hot(&path);
-    let found = survey(&["--cgroups"], &[&path]);
-    let charged: u64 = found["cgroups"].as_array().unwrap().iter().map(|c| c["pages"].as_u64().unwrap()).sum();
-    assert_eq!((found["resident"].as_u64(), charged), (Some(2560), 2560));
+    let report = survey(&["--cgroups"], &[&path]);
+    let charged: u64 = report["cgroups"].as_array().unwrap().iter().map(|c| c["pages"].as_u64().unwrap()).sum();
+    assert_eq!((report["resident"].as_u64(), charged), (Some(2560), 2560));
 }

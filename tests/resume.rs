@@ -44,8 +44,8 @@ fn interrupted(src: &Path, dst: &Path, signal: &str) {
 
 /// Goes on with these words more; the report, and standard error.
 #[track_caller]
-fn resume(src: &str, dst: &Path, words: &[&str]) -> (serde_json::Value, String) {
-    let output = run([src, dst.to_str().unwrap(), "--resume", "--json"].into_iter().chain(words.iter().copied()));
+fn resume(src: &str, dst: &Path, args: &[&str]) -> (serde_json::Value, String) {
+    let output = run([src, dst.to_str().unwrap(), "--resume", "--json"].into_iter().chain(args.iter().copied()));
     (report(&output), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -78,19 +78,19 @@ fn a_copy_that_was_killed_goes_on_from_what_is_durable() {
         assert_eq!(scratch.names(), [".dst.partial.dio-cp", "src"]);
         let kept = durable(&partial(&dst)).unwrap();
         assert!(kept > 0 && kept < 300 << 20);
-        let (found, said) = resume(src.to_str().unwrap(), &dst, &["--checksum", "blake3"]);
-        assert!(said.contains("going on from"), "{said}");
-        assert_eq!(found["resumed"], kept - kept % (64 << 10));
-        assert_eq!(found["bytes"], 300 << 20);
-        let read = |way: &str| found["read"][way].as_u64().unwrap();
-        assert_eq!(read("direct") + read("resident") + found["resumed"].as_u64().unwrap(), 300 << 20);
-        assert_eq!(found["cached_pages"], 0);
+        let (report, stderr) = resume(src.to_str().unwrap(), &dst, &["--checksum", "blake3"]);
+        assert!(stderr.contains("resuming"), "{stderr}");
+        assert_eq!(report["resumed"], kept - kept % (64 << 10));
+        assert_eq!(report["bytes"], 300 << 20);
+        let read = |way: &str| report["read"][way].as_u64().unwrap();
+        assert_eq!(read("direct") + read("resident") + report["resumed"].as_u64().unwrap(), 300 << 20);
+        assert_eq!(report["cached_pages"], 0);
         assert_eq!(scratch.names(), ["dst", "src"]);
         same(&dst, &content(300 << 20));
         assert_eq!(xattr::get(&dst, ATTRIBUTE).unwrap(), None);
         if has_tool("b3sum") {
             let digest = tool("b3sum", ["--no-names", src.to_str().unwrap()]);
-            assert_eq!(found["digest"]["hex"].as_str().unwrap(), digest.trim());
+            assert_eq!(report["digest"]["hex"].as_str().unwrap(), digest.trim());
         }
         assert_eq!(fs::metadata(&dst).unwrap().permissions().mode(), fs::metadata(&src).unwrap().permissions().mode());
         fs::remove_file(&dst).unwrap();
@@ -110,8 +110,8 @@ fn a_signal_says_what_is_kept_and_what_stands_under_the_name() {
     wait_for_record(&mut child, &partial(&dst));
     tool("kill", ["-INT", &child.id().to_string()]);
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("is as it was") && said.contains("are kept in") && said.contains("--resume"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("is as it was") && stderr.contains("are kept in") && stderr.contains("--resume"), "{stderr}");
     same(&dst, &content(1000));
     let mode = fs::Permissions::from_mode(0o640);
     fs::set_permissions(&dst, mode).unwrap();
@@ -123,14 +123,14 @@ fn a_signal_says_what_is_kept_and_what_stands_under_the_name() {
 /// What lies there as if an earlier copy of `src` had been interrupted at `durable`: `bytes`.
 fn plant(src: &Path, dst: &Path, durable: u64, bytes: &[u8]) {
     use std::os::unix::fs::MetadataExt;
-    let found = fs::metadata(src).unwrap();
+    let metadata = fs::metadata(src).unwrap();
     let of = serde_json::json!({
-        "file": format!("{}:{}", found.dev(), found.ino()),
-        "length": found.len().to_string(),
-        "modification time": format!("{}.{:09}", found.mtime(), found.mtime_nsec()),
-        "change time": format!("{}.{:09}", found.ctime(), found.ctime_nsec()),
+        "file": format!("{}:{}", metadata.dev(), metadata.ino()),
+        "length": metadata.len().to_string(),
+        "modification time": format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()),
+        "change time": format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec()),
         "offset": "0",
-        "number of bytes": found.len().to_string(),
+        "number of bytes": metadata.len().to_string(),
     });
     let partial = partial(dst);
     write(&partial, bytes);
@@ -152,8 +152,8 @@ fn what_is_planted_by_the_book_is_trusted_and_anything_else_is_not() {
     let from = src.to_str().unwrap();
     // The control: it is gone on with, or the cases below prove nothing.
     plant(&src, &dst, 9 << 20, &wrong);
-    let (found, _) = resume(from, &dst, &[]);
-    assert_eq!(found["resumed"], 9 << 20);
+    let (report, _) = resume(from, &dst, &[]);
+    assert_eq!(report["resumed"], 9 << 20);
     same(&dst, &wrong);
     type Spoil = fn(&Path, &Path);
     let cases: [(&str, Spoil, &str); 10] = [
@@ -169,21 +169,21 @@ fn what_is_planted_by_the_book_is_trusted_and_anything_else_is_not() {
             |_, partial| {
                 fs::set_permissions(partial, fs::Permissions::from_mode(0o622)).unwrap();
             },
-            "somebody else",
+            "another user",
         ),
         (
             "a second name",
             |_, partial| fs::hard_link(partial, partial.with_file_name("second")).unwrap(),
-            "somebody else",
+            "another user",
         ),
-        ("no record", |_, partial| xattr::remove(partial, ATTRIBUTE).unwrap(), "no record"),
-        ("a record that is none", |_, partial| xattr::set(partial, ATTRIBUTE, b"{]").unwrap(), "no record"),
+        ("no record", |_, partial| xattr::remove(partial, ATTRIBUTE).unwrap(), "does not say"),
+        ("a record that is none", |_, partial| xattr::set(partial, ATTRIBUTE, b"{]").unwrap(), "does not say"),
         (
             "a record of nothing",
             |_, partial| {
                 xattr::set(partial, ATTRIBUTE, br#"{"durable": 8388608, "of": {}}"#).unwrap();
             },
-            "something else",
+            "another source",
         ),
         (
             "shorter than it says",
@@ -227,9 +227,9 @@ fn what_is_planted_by_the_book_is_trusted_and_anything_else_is_not() {
         write(&src, &bytes);
         plant(&src, &dst, 9 << 20, &wrong);
         spoil(&src, &partial(&dst));
-        let (found, said) = resume(from, &dst, &[]);
-        assert_eq!(found["resumed"], 0, "{what}: {said}");
-        assert!(said.contains("starting over") && said.contains(why), "{what}: {said}");
+        let (report, stderr) = resume(from, &dst, &[]);
+        assert_eq!(report["resumed"], 0, "{what}: {stderr}");
+        assert!(stderr.contains("starting over") && stderr.contains(why), "{what}: {stderr}");
         same(&dst, &fs::read(&src).unwrap());
         assert!(!partial(&dst).exists());
         let second = dst.with_file_name("second");
@@ -242,8 +242,8 @@ fn what_is_planted_by_the_book_is_trusted_and_anything_else_is_not() {
     plant(&src, &dst, 9 << 20, &wrong);
     write(&src, &bytes);
     plant(&src, &dst, 9 << 20, &wrong);
-    let (found, said) = resume(from, &dst, &["--skip", "1"]);
-    assert_eq!(found["resumed"], 0, "{said}");
+    let (report, stderr) = resume(from, &dst, &["--skip", "1"]);
+    assert_eq!(report["resumed"], 0, "{stderr}");
     same(&dst, &bytes[1..]);
 }
 
@@ -257,8 +257,8 @@ fn somebody_elses_file_is_not_trusted() {
     let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
     plant(&src, &dst, 9 << 20, &vec![7; LEN]);
     std::os::unix::fs::chown(partial(&dst), Some(65534), Some(65534)).unwrap();
-    let (found, said) = resume(src.to_str().unwrap(), &dst, &[]);
-    assert_eq!(found["resumed"], 0, "{said}");
+    let (report, stderr) = resume(src.to_str().unwrap(), &dst, &[]);
+    assert_eq!(report["resumed"], 0, "{stderr}");
     same(&dst, &content(LEN));
 }
 
@@ -271,15 +271,15 @@ fn everything_but_the_name_was_done() {
     for len in [8 << 20, (8 << 20) + 1, LEN] {
         let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
         plant(&src, &dst, len as u64, &[content(len), vec![0; 4096 * 3]].concat());
-        let (found, _) = resume(src.to_str().unwrap(), &dst, &["--checksum", "sha256", "--verify"]);
-        assert_eq!(found["resumed"], len - len % (64 << 10));
-        assert_eq!(found["bytes"], len);
+        let (report, _) = resume(src.to_str().unwrap(), &dst, &["--checksum", "sha256", "--verify"]);
+        assert_eq!(report["resumed"], len - len % (64 << 10));
+        assert_eq!(report["bytes"], len);
         same(&dst, &content(len));
         let expected = tool("sha256sum", [src.to_str().unwrap()]);
-        assert_eq!(found["digest"]["hex"].as_str().unwrap(), &expected[..64]);
+        assert_eq!(report["digest"]["hex"].as_str().unwrap(), &expected[..64]);
         // Of what an earlier run wrote nothing is known but what is on the medium.
-        assert_eq!(found["verified"], false);
-        assert!(found["notes"].to_string().contains("not compared with the source"));
+        assert_eq!(report["verified"], false);
+        assert!(report["notes"].to_string().contains("not compared with the source"));
     }
 }
 
@@ -292,10 +292,10 @@ fn a_wrong_digest_keeps_nothing() {
     let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
     plant(&src, &dst, 8 << 20, &vec![7; LEN]);
     let expected = format!("sha256:{}", &tool("sha256sum", [src.to_str().unwrap()])[..64]);
-    let words = [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume", "--checksum", &expected];
-    fails(3, words);
+    let args = [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume", "--checksum", &expected];
+    fails(3, args);
     assert_eq!(scratch.names(), ["src"]);
-    copies(words);
+    copies(args);
     same(&dst, &content(LEN));
 }
 
@@ -312,14 +312,14 @@ fn what_a_failed_sync_should_have_covered_is_not_kept() {
     // Once, as the kernel tells it. The first fsync is that of the directory.
     for (inject, slow) in [("fdatasync:error=EIO:when=1", "4K"), ("fsync:error=EIO:when=2", "4M")] {
         let (log, inject) = (scratch.path("log"), format!("inject={inject}"));
-        let words = ["-f", "-o", log.to_str().unwrap(), "-e", "trace=fsync,fdatasync", "-e", &inject];
+        let args = ["-f", "-o", log.to_str().unwrap(), "-e", "trace=fsync,fdatasync", "-e", &inject];
         let mut command = std::process::Command::new("strace");
-        command.args(words).arg(env!("CARGO_BIN_EXE_dio-cp")).args(["--resume", "-b", slow, "--queue-depth", "1"]);
+        command.args(args).arg(env!("CARGO_BIN_EXE_dio-cp")).args(["--resume", "-b", slow, "--queue-depth", "1"]);
         let output = command.args([&src, &dst]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(fs::read_to_string(&log).unwrap().contains("INJECTED"), "the fault did not happen: {said}");
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("Input/output error") && !said.contains("are kept"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(fs::read_to_string(&log).unwrap().contains("INJECTED"), "the fault did not happen: {stderr}");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("Input/output error") && !stderr.contains("are kept"), "{stderr}");
         fs::remove_file(log).unwrap();
         assert_eq!(scratch.names(), ["src"]);
     }
@@ -339,9 +339,9 @@ fn a_hidden_file_that_is_removed_meanwhile_is_not_published() {
     fs::remove_file(partial(&dst)).unwrap();
     write(&partial(&dst), b"somebody else's");
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("removed or replaced") && !said.contains("are kept"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("removed or replaced") && !stderr.contains("are kept"), "{stderr}");
     same(&partial(&dst), b"somebody else's");
     assert_eq!(scratch.names(), [".dst.partial.dio-cp", "src"]);
 }
@@ -357,19 +357,19 @@ fn what_is_kept_outlives_other_errors_and_other_blocks() {
     plant(&src, &dst, 9 << 20, &content(LEN));
     let list = scratch.path("SHA256SUMS");
     fs::write(&list, format!("{}  other\n", "0".repeat(64))).unwrap();
-    let said = fails(3, [from, to, "--resume", "--checksum-file", list.to_str().unwrap()]);
-    assert!(said.contains("9.0 MiB are kept"), "{said}");
+    let stderr = fails(3, [from, to, "--resume", "--checksum-file", list.to_str().unwrap()]);
+    assert!(stderr.contains("9.0 MiB are kept"), "{stderr}");
     // No more than what is kept takes space.
     assert!(allocated(&partial(&dst)) <= 10 << 20);
     fs::remove_file(list).unwrap();
-    let words = ["--direct", "never", "-b", "100001", "--checksum", "sha256"];
-    let (found, _) = resume(from, &dst, &words);
-    assert_eq!((&found["resumed"], &found["written"]["direct"]), (&(9 << 20).into(), &0.into()));
-    assert_eq!(found["digest"]["hex"].as_str().unwrap(), &tool("sha256sum", [from])[..64]);
+    let args = ["--direct", "never", "-b", "100001", "--checksum", "sha256"];
+    let (report, _) = resume(from, &dst, &args);
+    assert_eq!((&report["resumed"], &report["written"]["direct"]), (&(9 << 20).into(), &0.into()));
+    assert_eq!(report["digest"]["hex"].as_str().unwrap(), &tool("sha256sum", [from])[..64]);
     same(&dst, &content(LEN));
     plant(&src, &dst, 9 << 20, &content(LEN));
-    let (found, _) = resume(from, &dst, &["-b", "64M", "--checksum", "blake3"]);
-    assert_eq!(found["resumed"], 9 << 20);
+    let (report, _) = resume(from, &dst, &["-b", "64M", "--checksum", "blake3"]);
+    assert_eq!(report["resumed"], 9 << 20);
     same(&dst, &content(LEN));
 }
 
@@ -393,8 +393,8 @@ fn a_copy_that_ends_in_zeros_is_gone_on_with() {
     }
     tool("kill", ["-KILL", &child.id().to_string()]);
     child.wait().unwrap();
-    let (found, said) = resume(src.to_str().unwrap(), &dst, &["--sparse", "always"]);
-    assert!(found["resumed"].as_u64().unwrap() >= 8 << 20, "{said}");
+    let (report, stderr) = resume(src.to_str().unwrap(), &dst, &["--sparse", "always"]);
+    assert!(report["resumed"].as_u64().unwrap() >= 8 << 20, "{stderr}");
     same(&dst, &bytes);
 }
 
@@ -407,8 +407,8 @@ fn names_and_ends_that_are_special() {
     let (src, dst) = (scratch.file("src", LEN), scratch.path("dst"));
     // The source itself is what is kept of the destination.
     fs::rename(&src, partial(&dst)).unwrap();
-    let said = fails(1, [partial(&dst).to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
-    assert!(said.contains("it is what --resume keeps"), "{said}");
+    let stderr = fails(1, [partial(&dst).to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
+    assert!(stderr.contains("it is the partial file of"), "{stderr}");
     fs::rename(partial(&dst), &src).unwrap();
     // Of an empty file there is nothing to keep.
     let empty = scratch.file("empty", 0);
@@ -424,8 +424,8 @@ fn names_and_ends_that_are_special() {
         same(&long, &content(LEN));
         fs::remove_file(long).unwrap();
     }
-    let said = fails(1, [src.to_str().unwrap(), scratch.path("no/dst").to_str().unwrap(), "--resume"]);
-    assert!(said.contains("mkdir -p"), "{said}");
+    let stderr = fails(1, [src.to_str().unwrap(), scratch.path("no/dst").to_str().unwrap(), "--resume"]);
+    assert!(stderr.contains("mkdir -p"), "{stderr}");
     assert_eq!(scratch.names(), ["dst", "empty", "src"]);
 }
 
@@ -438,8 +438,8 @@ fn two_copies_to_one_name_do_not_share_what_is_kept() {
     let (src, dst) = (scratch.file("src", 200 << 20), scratch.path("dst"));
     let mut first = dio_cp().args(["--resume", "-q", "--rate-limit", "16M"]).args([&src, &dst]).spawn().unwrap();
     wait_for_record(&mut first, &partial(&dst));
-    let said = fails(1, [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
-    assert!(said.contains("another copy to it is under way"), "{said}");
+    let stderr = fails(1, [src.to_str().unwrap(), dst.to_str().unwrap(), "--resume"]);
+    assert!(stderr.contains("another copy to it is running"), "{stderr}");
     tool("kill", ["-INT", &first.id().to_string()]);
     first.wait().unwrap();
     resume(src.to_str().unwrap(), &dst, &[]);
@@ -453,8 +453,8 @@ fn what_cannot_be_known_again_is_refused() {
     let src = scratch.file("src", 10);
     let dst = scratch.path("dst");
     let (from, to) = (src.to_str().unwrap(), dst.to_str().unwrap());
-    for words in [["-", to], [from, "-"], ["/dev/zero", to], [from, "/dev/null"]] {
-        fails(2, words.into_iter().chain(["--resume"]));
+    for args in [["-", to], [from, "-"], ["/dev/zero", to], [from, "/dev/null"]] {
+        fails(2, args.into_iter().chain(["--resume"]));
     }
     fails(2, [from, to, "--resume", "--in-place"]);
     fails(2, [from, to, "--resume", "--seek", "1"]);
@@ -472,18 +472,18 @@ fn holes_and_a_full_disk_are_gone_on_with() {
     // Fills the disk, so that the copy ends in the middle; no space is reserved under --sparse always.
     let ballast = mount.path("ballast");
     write(&ballast, &vec![1; 45 << 20]);
-    let words = [src.to_str().unwrap(), dst.to_str().unwrap(), "--sparse", "always", "--queue-depth", "1", "-b", "1M"];
-    let said = fails(1, words.into_iter().chain(["--resume"]));
-    assert!(said.contains("No space left") && said.contains("are kept"), "{said}");
+    let args = [src.to_str().unwrap(), dst.to_str().unwrap(), "--sparse", "always", "--queue-depth", "1", "-b", "1M"];
+    let stderr = fails(1, args.into_iter().chain(["--resume"]));
+    assert!(stderr.contains("No space left") && stderr.contains("are kept"), "{stderr}");
     fs::remove_file(&ballast).unwrap();
-    let (found, _) = resume(words[0], &dst, &words[2..]);
-    assert!(found["resumed"].as_u64().unwrap() > 5 << 20, "{found}");
+    let (report, _) = resume(args[0], &dst, &args[2..]);
+    assert!(report["resumed"].as_u64().unwrap() > 5 << 20, "{report}");
     same(&dst, &fs::read(&src).unwrap());
     assert!(allocated(&dst) < 20 << 20);
     // Without --resume nothing is left.
     fs::remove_file(&dst).unwrap();
     write(&ballast, &vec![1; 45 << 20]);
-    fails(1, words);
+    fails(1, args);
     assert_eq!(names(&mount.at), ["ballast", "lost+found"]);
 }
 
@@ -517,9 +517,9 @@ fn what_is_recorded_survives_a_power_failure() {
         let left = partial(&after.path("dst"));
         let kept = durable(&left).expect("the record is lost");
         assert!(kept >= first, "{kind}: {kept} < {first}");
-        let mut found = vec![0; kept as usize];
-        File::open(&left).unwrap().read_exact_at(&mut found, 0).unwrap();
-        assert!(found == content(300 << 20)[..kept as usize], "{kind}: what is recorded is not there");
+        let mut actual = vec![0; kept as usize];
+        File::open(&left).unwrap().read_exact_at(&mut actual, 0).unwrap();
+        assert!(actual == content(300 << 20)[..kept as usize], "{kind}: what is recorded is not there");
         resume(src.to_str().unwrap(), &after.path("dst"), &[]);
         same(&after.path("dst"), &content(300 << 20));
     }
@@ -539,8 +539,8 @@ fn a_filesystem_without_attributes_keeps_nothing_and_says_so() {
     let left = names(&below);
     let copied = fs::read(below.join("dst")).unwrap_or_default();
     tool("fusermount3", ["-u", at.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("not keep extended attributes"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("not store extended attributes"), "{stderr}");
     assert_eq!(left, ["dst"]);
     assert!(copied == content(LEN));
 }
@@ -576,13 +576,13 @@ mod url {
             });
             let dst = scratch.path("dst");
             let url = server.url("/f");
-            let words = [url.as_str(), dst.to_str().unwrap(), "--resume", "--connections", connections, "-b", "1M"];
-            let said = fails(1, words.into_iter().chain(["--retry", "0", "--header", "X-Run: 1"]));
-            assert!(said.contains("are kept in"), "{said}");
+            let args = [url.as_str(), dst.to_str().unwrap(), "--resume", "--connections", connections, "-b", "1M"];
+            let stderr = fails(1, args.into_iter().chain(["--retry", "0", "--header", "X-Run: 1"]));
+            assert!(stderr.contains("are kept in"), "{stderr}");
             let before = server.requests().len();
-            let (found, said) = resume(&url, &dst, &["--connections", connections, "-b", "1M", "--checksum", "sha256"]);
-            let resumed = found["resumed"].as_u64().unwrap() as usize;
-            assert!(resumed >= 1 << 20 && said.contains("going on from"), "{found} {said}");
+            let (report, stderr) = resume(&url, &dst, &["--connections", connections, "-b", "1M", "--checksum", "sha256"]);
+            let resumed = report["resumed"].as_u64().unwrap() as usize;
+            assert!(resumed >= 1 << 20 && stderr.contains("resuming"), "{report} {stderr}");
             same(&dst, &bytes);
             assert_eq!(scratch.names(), ["dst"]);
             let asked = server.requests()[before + 1..].iter().map(|r| r.range().unwrap().0).min();
@@ -611,10 +611,10 @@ mod url {
             fails(1, [&url, dst.to_str().unwrap(), "--resume", "--retry", "0"])
         };
         assert!(keep("/f").contains("8.0 MiB are kept"), "whole blocks");
-        let said = keep("/f");
-        assert!(said.contains("starting over") && said.contains("version was \"v1\", and is \"v2\" now"), "{said}");
-        let (found, said) = resume(&server.url("/g"), &dst, &[]);
-        assert!(found["resumed"] == 0 && said.contains("its URL was"), "{said}");
+        let stderr = keep("/f");
+        assert!(stderr.contains("starting over") && stderr.contains("version was \"v1\", and is \"v2\" now"), "{stderr}");
+        let (report, stderr) = resume(&server.url("/g"), &dst, &[]);
+        assert!(report["resumed"] == 0 && stderr.contains("its URL was"), "{stderr}");
         same(&dst, &other);
         assert_eq!(scratch.names(), ["dst"]);
     }
@@ -646,8 +646,8 @@ mod url {
             web::head(stream, "200 OK", &[("Content-Length", "9000000")]) && stream.write_all(&[1; 5_000_000]).is_err()
         });
         let dst = scratch.path("dst");
-        let said = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--resume", "--retry", "0"]);
-        assert!(said.contains("nothing can be kept"), "{said}");
+        let stderr = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--resume", "--retry", "0"]);
+        assert!(stderr.contains("cannot be kept"), "{stderr}");
         assert!(scratch.names().is_empty());
     }
 

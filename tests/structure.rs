@@ -1,5 +1,5 @@
-//! Rules of the code's layout that the compiler does not check: unsafe code only in sys, and imports that run
-//! downwards only.
+//! Rules of the code's layout that the compiler does not check: unsafe code only in sys, imports that run downwards only,
+//! and short files.
 
 #![allow(clippy::unwrap_used)]
 
@@ -87,4 +87,11 @@ fn imports_run_downwards_only() {
         }
     }
     assert!(upward.is_empty(), "{upward:#?}");
+}
+
+#[test]
+fn every_source_file_is_short_enough_to_read_in_one_go() {
+    let long: Vec<_> =
+        sources().into_iter().map(|(path, text)| (path, text.lines().count())).filter(|(_, n)| *n > 300).collect();
+    assert!(long.is_empty(), "more than 300 lines: {long:?}");
 }

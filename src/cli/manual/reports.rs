@@ -6,7 +6,7 @@ pub const PROGRESS_LINES: Section = Section {
     title: "PROGRESS LINES",
     text: &["With --progress json, one JSON object per line on standard error, at least once a second:"],
     terms: &[
-        ("phase", "resuming, reserving, copying, syncing or done. Only done means durable."),
+        ("phase", "resuming, reserving, copying, syncing, verifying or done. Only done means durable."),
         ("bytes", "Bytes at the destination, including holes."),
         ("total", "Bytes in all, or null if that is not known."),
         ("seconds", "Time since the start."),
