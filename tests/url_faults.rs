@@ -1,4 +1,4 @@
-//! What a good server never does, and what networks do: each ends in the whole file, or in none.
+//! Faulty servers and networks: a download ends with the complete file, or with none.
 #![cfg(feature = "url")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,53 +16,54 @@ use common::*;
 
 const LEN: usize = (10 << 20) + 13;
 
-/// Copies with these words more, and requires this exit status; gives standard error. Nothing but
-/// `dst` may be there after.
+/// Downloads `url` to `dst` with additional arguments and requires the exit status. Afterwards, nothing but `dst` may
+/// exist, and only after success. Returns standard error.
 #[track_caller]
-fn copy(scratch: &Scratch, url: &str, status: i32, words: &[&str]) -> String {
-    let to = scratch.path("dst");
-    let output = run([url, to.to_str().unwrap()].into_iter().chain(words.iter().copied()));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    let left: &[&str] = if status == 0 { &["dst"] } else { &[] };
-    assert_eq!(scratch.names(), left, "{said}");
-    said
+fn copy(scratch: &Scratch, url: &str, status: i32, args: &[&str]) -> String {
+    let dst = scratch.path("dst");
+    let output = run([url, dst.to_str().unwrap()].into_iter().chain(args.iter().copied()));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    let expected: &[&str] = if status == 0 { &["dst"] } else { &[] };
+    assert_eq!(scratch.names(), expected, "{stderr}");
+    stderr
 }
 
-fn ranges(server: &Server) -> Vec<Option<usize>> {
-    server.requests().iter().map(|request| request.range().map(|(from, _)| from)).collect()
+/// The start of the range of each request.
+fn range_starts(server: &Server) -> Vec<Option<usize>> {
+    server.requests().iter().map(|request| request.range().map(|(start, _)| start)).collect()
 }
 
 #[test]
-fn a_lost_connection_is_gone_on_with_from_the_byte_reached() {
+fn a_download_resumes_at_the_byte_where_the_connection_was_lost() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let server = Server::of(bytes.clone(), |number| (number < 2).then_some(3_000_000));
-    let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256"]);
+    let stderr = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256"]);
     same(&scratch.path("dst"), &bytes);
-    assert_eq!(ranges(&server), [None, Some(3_000_000), Some(6_000_000)]);
+    assert_eq!(range_starts(&server), [None, Some(3_000_000), Some(6_000_000)]);
     assert_eq!(server.requests()[1].header("if-range"), Some("\"v1\""));
-    assert!(said.contains("attempt 2 of 6 in 0.5 s") && said.contains("attempt 3 of 6 in 1 s"), "{said}");
-    assert!(said.contains("at 2.9 MiB: the connection was lost"), "{said}");
+    assert!(stderr.contains("attempt 2 of 6 in 0.5 s") && stderr.contains("attempt 3 of 6 in 1 s"), "{stderr}");
+    assert!(stderr.contains("at 2.9 MiB: the connection was lost"), "{stderr}");
 }
 
 #[test]
-fn attempts_are_counted_and_then_it_is_over() {
+fn the_download_fails_when_the_retries_are_used_up() {
     let scratch = Scratch::new();
     let server = Server::of(content(LEN), |_| Some(1000));
-    let began = Instant::now();
-    let said = copy(&scratch, &server.url("/f"), 1, &["--retry", "2"]);
-    assert!(said.contains("given up after 3 attempts") && said.contains("was not created"), "{said}");
-    assert_eq!(ranges(&server), [None, Some(1000), Some(2000)]);
-    assert!(began.elapsed() >= Duration::from_millis(1500));
-    let once = Server::of(content(LEN), |_| Some(1000));
-    let said = copy(&scratch, &once.url("/f"), 1, &["--retry", "0"]);
-    assert!(!said.contains("attempt"), "{said}");
-    assert_eq!(once.requests().len(), 1);
+    let start = Instant::now();
+    let stderr = copy(&scratch, &server.url("/f"), 1, &["--retry", "2"]);
+    assert!(stderr.contains("gave up after 3 attempts") && stderr.contains("was not created"), "{stderr}");
+    assert_eq!(range_starts(&server), [None, Some(1000), Some(2000)]);
+    assert!(start.elapsed() >= Duration::from_millis(1500));
+    let server = Server::of(content(LEN), |_| Some(1000));
+    let stderr = copy(&scratch, &server.url("/f"), 1, &["--retry", "0"]);
+    assert!(!stderr.contains("attempt"), "{stderr}");
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
-fn an_attempt_that_brought_much_starts_the_count_anew() {
+fn after_enough_progress_the_count_of_failures_starts_again() {
     let scratch = Scratch::new();
     let bytes = content(70 << 20);
     let server = Server::of(bytes.clone(), |_| Some(17 << 20));
@@ -72,7 +73,7 @@ fn an_attempt_that_brought_much_starts_the_count_anew() {
 }
 
 #[test]
-fn a_busy_server_is_asked_again_when_it_says() {
+fn a_busy_server_is_retried_after_the_delay_it_asks_for() {
     let scratch = Scratch::new();
     let bytes = content(100_000);
     for status in ["408 Request Timeout", "429 Too Many Requests", "500 Internal Server Error", "503 Unavailable"] {
@@ -81,147 +82,146 @@ fn a_busy_server_is_asked_again_when_it_says() {
             0 => nothing(stream, status, &[("Retry-After", "1")]),
             _ => serve(request, stream, &body, None, None),
         });
-        let began = Instant::now();
-        let said = copy(&scratch, &server.url("/f"), 0, &[]);
-        assert!(began.elapsed() >= Duration::from_secs(1));
-        assert!(said.contains(&status[..3]) && said.contains("in 1 s"), "{said}");
+        let start = Instant::now();
+        let stderr = copy(&scratch, &server.url("/f"), 0, &[]);
+        assert!(start.elapsed() >= Duration::from_secs(1));
+        assert!(stderr.contains(&status[..3]) && stderr.contains("in 1 s"), "{stderr}");
         std::fs::remove_file(scratch.path("dst")).unwrap();
     }
     for status in ["403 Forbidden", "404 Not Found", "410 Gone", "204 No Content", "304 Not Modified", "300 Many"] {
         let server = Server::new(move |_, _, stream| nothing(stream, status, &[]));
-        let said = copy(&scratch, &server.url("/f"), 1, &[]);
-        assert!(said.contains(&status[..3]), "{said}");
+        let stderr = copy(&scratch, &server.url("/f"), 1, &[]);
+        assert!(stderr.contains(&status[..3]), "{stderr}");
         assert_eq!(server.requests().len(), 1, "{status}");
     }
 }
 
-/// Two versions of a file, the second one from the second request on.
+/// A server whose file changes after the first request.
 fn changing(
-    first: Vec<u8>,
-    second: Vec<u8>,
-    answer: impl Fn(usize, &Request, &mut TcpStream, &[u8]) -> bool + Send + Sync + 'static,
+    old: Vec<u8>,
+    new: Vec<u8>,
+    respond: impl Fn(usize, &Request, &mut TcpStream, &[u8]) -> bool + Send + Sync + 'static,
 ) -> Server {
-    Server::new(move |number, request, stream| {
-        answer(number, request, stream, if number == 0 { &first } else { &second })
-    })
+    Server::new(move |number, request, stream| respond(number, request, stream, if number == 0 { &old } else { &new }))
 }
 
-/// The first answer is cut off.
+/// Cuts off the first response after 4 MB.
 fn cut(number: usize) -> Option<usize> {
     (number == 0).then_some(4_000_000)
 }
 
+/// The version that a request sees.
 fn etag(number: usize) -> &'static str {
     if number == 0 { "\"v1\"" } else { "\"v2\"" }
 }
 
-/// As a server takes a request that does not know this header.
+/// The request without `header`: what a server sees that ignores the header.
 fn without(request: &Request, header: &str) -> Request {
-    let mut other = request.clone();
-    other.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(header));
-    other
+    let mut request = request.clone();
+    request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(header));
+    request
 }
 
 #[test]
-fn two_versions_are_never_spliced() {
+fn two_versions_are_never_mixed() {
     let (old, mut new) = (content(LEN), content(LEN));
     new.iter_mut().for_each(|byte| *byte = !*byte);
-    type Answer = fn(usize, &Request, &mut TcpStream, &[u8]) -> bool;
-    let cases: [(&str, Answer, &str); 8] = [
+    type Respond = fn(usize, &Request, &mut TcpStream, &[u8]) -> bool;
+    let cases: [(&str, Respond, &str); 8] = [
         (
-            "another ETag, and If-Range is honoured",
+            "a new ETag, and the server supports If-Range",
             |n, r, s, b| serve(r, s, b, Some(etag(n)), cut(n)),
-            "length now|version now|from the start",
+            "length has changed|version has changed|sent the whole file",
         ),
         (
-            "another ETag in an answer to If-Range that was not honoured",
+            "a new ETag, and the server ignores If-Range",
             |n, r, s, b| serve(&without(r, "if-range"), s, b, Some(etag(n)), cut(n)),
-            "version now",
+            "version has changed",
         ),
         (
-            "another ETag, a weak one, to a range",
+            "a new weak ETag in the response to a range request",
             |n, r, s, b| serve(&without(r, "if-range"), s, b, Some(if n == 0 { etag(n) } else { "W/\"v2\"" }), cut(n)),
-            "version now",
+            "version has changed",
         ),
         (
-            "no ETag in the answer to a range",
+            "no ETag in the response to a range request",
             |n, r, s, b| serve(&without(r, "if-range"), s, b, if n == 0 { Some(etag(n)) } else { None }, cut(n)),
-            "version now",
+            "version has changed",
         ),
         (
-            "a modification time without a date to hold it against",
+            "Last-Modified without a Date to compare it with",
             |n, r, s, b| {
-                let mark =
+                let headers =
                     [("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Content-Length", &b.len().to_string())];
                 let sent = &b[..cut(n).unwrap_or(b.len())];
                 assert!(r.range().is_none());
-                head(s, "200 OK", &mark) && s.write_all(sent).is_ok() && cut(n).is_none()
+                head(s, "200 OK", &headers) && s.write_all(sent).is_ok() && cut(n).is_none()
             },
-            "does not name the version",
+            "does not identify the file's version",
         ),
         (
-            "no validator at all",
+            "no ETag and no Last-Modified",
             |n, r, s, b| serve(r, s, b, None, cut(n)),
-            "does not name the version|connection was lost",
+            "does not identify the file's version|connection was lost",
         ),
         (
-            "only a weak one",
+            "only a weak ETag",
             |n, r, s, b| serve(r, s, b, Some("W/\"v\""), cut(n)),
-            "does not name the version|connection was lost",
+            "does not identify the file's version|connection was lost",
         ),
         (
-            "the whole instead of a range",
+            "the whole file instead of a range",
             |n, r, s, b| serve(&without(r, "range"), s, b, Some(etag(n)), cut(n)),
-            "version now|from the start",
+            "version has changed|sent the whole file",
         ),
     ];
-    for (what, answer, expected) in cases {
+    for (case, respond, expected) in cases {
         let scratch = Scratch::new();
-        let server = changing(old.clone(), new.clone(), answer);
-        let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
-        assert!(expected.split('|').any(|words| said.contains(words)), "{what}: {said}");
-        assert!(said.contains("starting over"), "{what}: {said}");
+        let server = changing(old.clone(), new.clone(), respond);
+        let stderr = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
+        assert!(expected.split('|').any(|text| stderr.contains(text)), "{case}: {stderr}");
+        assert!(stderr.contains("starting over"), "{case}: {stderr}");
         same(&scratch.path("dst"), &new);
     }
 }
 
 #[test]
-fn another_length_starts_over_and_the_file_has_the_new_one() {
+fn a_new_length_starts_over_and_the_file_has_the_new_length() {
     for new_len in [LEN - 5_000_000, LEN + 5_000_000, 1000] {
         let scratch = Scratch::new();
         let new = content(new_len);
         let server = changing(content(LEN), new.clone(), |number, request, stream, body| {
-            // The same ETag for both: this server lies.
+            // A server that sends the same ETag for both versions.
             serve(request, stream, body, Some("\"same\""), (number == 0).then_some(4_000_000))
         });
-        let said = copy(&scratch, &server.url("/f"), 0, &[]);
-        assert!(said.contains("starting over"), "{said}");
+        let stderr = copy(&scratch, &server.url("/f"), 0, &[]);
+        assert!(stderr.contains("starting over"), "{stderr}");
         same(&scratch.path("dst"), &new);
     }
 }
 
 #[test]
-fn a_stream_cannot_start_over_and_says_so() {
+fn a_stream_and_in_place_cannot_start_over_and_fail() {
     let server = changing(content(LEN), content(LEN), |number, request, stream, body| {
         serve(request, stream, body, None, (number == 0).then_some(9_000_000))
     });
     let output = run([&server.url("/f"), "-"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(!said.contains("starting over"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(!stderr.contains("starting over"), "{stderr}");
     assert!(output.stdout.len() <= 9_000_000);
-    // In place, too: what was written may be longer than the new version.
+    // The same with --in-place: the new version may be shorter than what was written.
     let scratch = Scratch::new();
     let dst = scratch.file("dst", 100);
     let server = changing(content(LEN), content(5_000_000), |number, request, stream, body| {
         serve(request, stream, body, None, (number == 0).then_some(9_000_000))
     });
-    let said = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--in-place"]);
-    assert!(said.contains("may be partly overwritten"), "{said}");
+    let stderr = fails(1, [&server.url("/f"), dst.to_str().unwrap(), "--in-place"]);
+    assert!(stderr.contains("may be partly overwritten"), "{stderr}");
 }
 
 #[test]
-fn a_server_without_ranges_that_names_its_version_is_read_again_from_the_start() {
+fn without_ranges_the_same_version_is_read_again_from_the_start() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let body = bytes.clone();
@@ -235,7 +235,7 @@ fn a_server_without_ranges_that_names_its_version_is_read_again_from_the_start()
 }
 
 #[test]
-fn a_device_is_written_again_from_the_start() {
+fn on_a_device_the_copy_starts_over() {
     needs_root_and!("losetup");
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, 16 << 20, 512);
@@ -248,33 +248,41 @@ fn a_device_is_written_again_from_the_start() {
 }
 
 #[test]
-fn bodies_that_are_not_as_announced_publish_nothing() {
+fn responses_that_break_the_protocol_publish_nothing() {
     let scratch = Scratch::new();
-    type Answer = fn(&mut TcpStream) -> bool;
-    let cases: [(&str, Answer, &str); 15] = [
-        ("shorter", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 99]).is_err(), "lost"),
-        ("longer", |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 101]).is_err(), "more than"),
+    type Respond = fn(&mut TcpStream) -> bool;
+    let cases: [(&str, Respond, &str); 15] = [
         (
-            "longer, and late",
+            "a body that is too short",
+            |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 99]).is_err(),
+            "lost",
+        ),
+        (
+            "a body that is too long",
+            |s| head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 101]).is_err(),
+            "more bytes than",
+        ),
+        (
+            "a body that is too long, with a late last byte",
             |s| {
                 let sent = head(s, "200 OK", &[("Content-Length", "100")]) && s.write_all(&[7; 100]).is_ok();
                 std::thread::sleep(Duration::from_millis(20));
                 sent && s.write_all(&[7; 1]).is_err()
             },
-            "more than",
+            "more bytes than",
         ),
         (
-            "a chunked body cut in a chunk",
+            "a chunked body that ends within a chunk",
             |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"10\r\nabc").is_err(),
             "lost",
         ),
         (
-            "a chunked body cut between chunks",
+            "a chunked body that ends between chunks",
             |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"3\r\nabc\r\n").is_err(),
             "lost",
         ),
         (
-            "nonsense for a chunk",
+            "an invalid chunk length",
             |s| head(s, "200 OK", &[("Transfer-Encoding", "chunked")]) && s.write_all(b"xyz\r\nabc\r\n").is_err(),
             "",
         ),
@@ -284,87 +292,87 @@ fn bodies_that_are_not_as_announced_publish_nothing() {
             "lost",
         ),
         (
-            "an encoding that nobody asked for",
+            "a transfer encoding that was not requested",
             |s| head(s, "200 OK", &[("Transfer-Encoding", "gzip, chunked")]) && s.write_all(b"0\r\n\r\n").is_err(),
-            "not asked for",
+            "not requested",
         ),
         (
-            "an encoding that is none, and no length",
+            "an unknown transfer encoding, and no length",
             |s| head(s, "200 OK", &[("Transfer-Encoding", "identity")]) && s.write_all(b"abc").is_err(),
-            "not asked for",
+            "not requested",
         ),
         ("two lengths", |s| head(s, "200 OK", &[("Content-Length", "3, 3")]) && s.write_all(b"abcabc").is_err(), ""),
         (
-            "a length that no file has",
+            "a length that is too large",
             |s| head(s, "200 OK", &[("Content-Length", "9223372036854775808")]) && s.write_all(b"abc").is_err(),
-            "a length that is none",
+            "invalid Content-Length",
         ),
         (
-            "a year's pause",
+            "a huge Retry-After",
             |s| nothing(s, "503 Unavailable", &[("Retry-After", "18446744073709551615")]),
-            "asks to come back",
+            "asked to retry after",
         ),
-        ("no HTTP", |s| s.write_all(b"220 ftp.example.org ready\r\n").is_err(), ""),
-        ("nothing", |_| false, ""),
+        ("a response that is not HTTP", |s| s.write_all(b"220 ftp.example.org ready\r\n").is_err(), ""),
+        ("no response", |_| false, ""),
         (
-            "a length that is none",
+            "a negative length",
             |s| head(s, "200 OK", &[("Content-Length", "-5")]) && s.write_all(&[7; 100]).is_err(),
             "",
         ),
     ];
-    for (what, answer, expected) in cases {
-        let server = Server::new(move |_, _, stream| answer(stream));
-        let said = copy(&scratch, &server.url("/f"), 1, &["--retry", "1"]);
-        let also = copy(&scratch, &server.url("/f"), 1, &["--retry", "0", "--connections", "3"]);
-        assert!(also.contains(expected), "{what}, with connections: {also}");
-        assert!(said.contains(expected) && said.contains(&server.url("/f")), "{what}: {said}");
+    for (case, respond, expected) in cases {
+        let server = Server::new(move |_, _, stream| respond(stream));
+        let stderr = copy(&scratch, &server.url("/f"), 1, &["--retry", "1"]);
+        let with_connections = copy(&scratch, &server.url("/f"), 1, &["--retry", "0", "--connections", "3"]);
+        assert!(with_connections.contains(expected), "{case}, with connections: {with_connections}");
+        assert!(stderr.contains(expected) && stderr.contains(&server.url("/f")), "{case}: {stderr}");
     }
 }
 
 #[test]
-fn a_body_that_ends_with_the_connection_is_whole_only_if_that_was_closed_in_order() {
+fn a_body_without_a_length_is_complete_only_if_the_connection_ends_without_an_error() {
     let scratch = Scratch::new();
     let server = Server::new(|_, _, stream| head(stream, "200 OK", &[]) && stream.write_all(&[7; 1000]).is_err());
     copy(&scratch, &server.url("/f"), 0, &[]);
     same(&scratch.path("dst"), &[7; 1000]);
     std::fs::remove_file(scratch.path("dst")).unwrap();
-    // A connection that is closed before the request was read is reset.
+    // The kernel resets a connection that is closed before the request was read.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/f", listener.local_addr().unwrap());
-    let torn = std::thread::spawn(move || {
+    let resetting_server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_exact(&mut [0]).unwrap();
         assert!(head(&mut stream, "200 OK", &[]) && stream.write_all(&[7; 1000]).is_ok());
         std::thread::sleep(Duration::from_millis(300));
     });
     copy(&scratch, &url, 1, &["--retry", "0"]);
-    torn.join().unwrap();
+    resetting_server.join().unwrap();
 }
 
 #[test]
-fn ranges_that_are_not_those_that_were_asked_for_are_not_taken() {
+fn a_range_that_was_not_requested_is_rejected() {
     let bytes = content(LEN);
-    for words in [&["--skip", "100"][..], &["--skip", "100", "--count", "1000"], &["--connections", "2"]] {
+    for args in [&["--skip", "100"][..], &["--skip", "100", "--count", "1000"], &["--connections", "2"]] {
         let scratch = Scratch::new();
         let body = bytes.clone();
         let server = Server::new(move |_, request, stream| {
-            let (from, end) = request.range().unwrap();
-            let (from, end) = (from + 500, end.map_or(body.len(), |end| end + 500));
-            let range = format!("bytes {from}-{}/{}", end - 1, body.len());
-            let length = (end - from).to_string();
+            let (start, end) = request.range().unwrap();
+            let (start, end) = (start + 500, end.map_or(body.len(), |end| end + 500));
+            let range = format!("bytes {start}-{}/{}", end - 1, body.len());
+            let length = (end - start).to_string();
             let headers = [("ETag", "\"v1\""), ("Content-Range", &range), ("Content-Length", &length)];
-            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[from..end]).is_ok()
+            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[start..end]).is_ok()
         });
-        let said = copy(&scratch, &server.url("/f"), 1, words);
-        assert!(said.contains("another range"), "{said}");
+        let stderr = copy(&scratch, &server.url("/f"), 1, args);
+        assert!(stderr.contains("a different range"), "{stderr}");
     }
-    // Where nobody knows how long it is, the end of a range is not the end.
+    // If the length of the file is unknown, the end of a range is not the end of the file.
     let scratch = Scratch::new();
     let body = bytes.clone();
     let server = Server::new(move |_, request, stream| match request.range() {
-        Some((from, _)) => {
-            let headers = [("Content-Range", &*format!("bytes {from}-{}/*", from + 99)), ("Content-Length", "100")];
-            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[from..from + 100]).is_ok()
+        Some((start, _)) => {
+            let headers = [("Content-Range", &*format!("bytes {start}-{}/*", start + 99)), ("Content-Length", "100")];
+            head(stream, "206 Partial Content", &headers) && stream.write_all(&body[start..start + 100]).is_ok()
         }
         None => serve(request, stream, &body, None, None),
     });
@@ -373,9 +381,9 @@ fn ranges_that_are_not_those_that_were_asked_for_are_not_taken() {
 }
 
 #[test]
-fn a_server_that_sends_short_ranges_is_asked_on_and_one_that_sends_nothing_is_given_up() {
+fn short_ranges_are_continued_and_a_server_without_progress_is_given_up() {
     let bytes = content(LEN);
-    for (longest, words, status) in [
+    for (longest, args, status) in [
         (300 << 10, &["--skip", "1"][..], 0),
         (300 << 10, &["--connections", "3"], 0),
         (1, &["--connections", "3", "--retry", "2"], 1),
@@ -384,43 +392,43 @@ fn a_server_that_sends_short_ranges_is_asked_on_and_one_that_sends_nothing_is_gi
         let scratch = Scratch::new();
         let body = bytes.clone();
         let server = Server::new(move |number, request, stream| {
-            let (from, end) = request.range().unwrap();
+            let (start, end) = request.range().unwrap();
             let end = end.unwrap_or(body.len()).min(body.len());
-            let end = if number == 0 { end } else { end.min(from + longest) };
-            let range = format!("bytes {from}-{}/{}", end.max(from + 1) - 1, body.len());
-            let length = (end - from).to_string();
+            let end = if number == 0 { end } else { end.min(start + longest) };
+            let range = format!("bytes {start}-{}/{}", end.max(start + 1) - 1, body.len());
+            let length = (end - start).to_string();
             let headers = [("ETag", "\"v1\""), ("Content-Range", &range), ("Content-Length", &length)];
-            let cut = if number == 0 && words[0] == "--skip" { 1_000_000 } else { end - from };
+            let cut = if number == 0 && args[0] == "--skip" { 1_000_000 } else { end - start };
             head(stream, "206 Partial Content", &headers)
-                && stream.write_all(&body[from..from + cut]).is_ok()
-                && cut == end - from
+                && stream.write_all(&body[start..start + cut]).is_ok()
+                && cut == end - start
         });
-        let said = copy(&scratch, &server.url("/f"), status, words);
-        assert!(server.requests().len() < 60, "{} requests: {said}", server.requests().len());
+        let stderr = copy(&scratch, &server.url("/f"), status, args);
+        assert!(server.requests().len() < 60, "{} requests: {stderr}", server.requests().len());
         if status == 0 {
-            let skipped = if words[0] == "--skip" { 1 } else { 0 };
+            let skipped = if args[0] == "--skip" { 1 } else { 0 };
             same(&scratch.path("dst"), &bytes[skipped..]);
         }
     }
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_meanwhile_is_no_failure() {
+fn an_idle_connection_that_the_server_has_closed_is_not_a_failure() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let body = bytes.clone();
     let server = Server::new(move |_, request, stream| {
         let sent = serve(request, stream, &body, Some("\"v1\""), None);
         std::thread::sleep(Duration::from_millis(20));
-        !sent // closes, without having said so
+        !sent // closes the connection without announcing it
     });
-    let said = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "0"]);
-    assert!(!said.contains("attempt"), "{said}");
+    let stderr = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "0"]);
+    assert!(!stderr.contains("attempt"), "{stderr}");
     same(&scratch.path("dst"), &bytes);
 }
 
 #[test]
-fn nothing_is_waited_for_that_is_not_wanted() {
+fn a_download_does_not_wait_for_bytes_past_count() {
     let scratch = Scratch::new();
     for header in [("Transfer-Encoding", "chunked"), ("Content-Length", "1000")] {
         let server = Server::new(move |_, _, stream| {
@@ -428,28 +436,28 @@ fn nothing_is_waited_for_that_is_not_wanted() {
             std::thread::sleep(Duration::from_secs(20));
             sent
         });
-        let began = Instant::now();
+        let start = Instant::now();
         copy(&scratch, &server.url("/f"), 0, &["--count", "10"]);
-        assert!(began.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(5));
         std::fs::remove_file(scratch.path("dst")).unwrap();
     }
 }
 
 #[test]
-fn connections_and_an_odd_seek_and_a_digest_go_together() {
+fn several_connections_work_with_an_unaligned_seek_and_a_digest() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let server = Server::of(bytes.clone(), |_| None);
     for algorithm in ["sha256", "blake3"] {
         let dst = scratch.file("dst", 5000);
-        let words = ["--connections", "3", "--seek", "1000", "-b", "1M", "--checksum", algorithm];
-        copy_over(&scratch, &server.url("/f"), 0, &words);
+        let args = ["--connections", "3", "--seek", "1000", "-b", "1M", "--checksum", algorithm];
+        copy_over(&scratch, &server.url("/f"), 0, &args);
         same(&dst, &[&content(5000)[..1000], &bytes].concat());
     }
 }
 
 #[test]
-fn chunked_bodies_are_whole_with_their_last_chunk() {
+fn a_chunked_body_is_complete_after_its_last_chunk() {
     let scratch = Scratch::new();
     let bytes = content(3_000_001);
     let body = bytes.clone();
@@ -461,34 +469,34 @@ fn chunked_bodies_are_whole_with_their_last_chunk() {
         }
         sent && stream.write_all(b"0\r\nTrailer: x\r\n\r\n").is_err()
     });
-    let said = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
+    let stderr = copy(&scratch, &server.url("/f"), 0, &["--checksum", "sha256", "--verify"]);
     same(&scratch.path("dst"), &bytes);
-    assert!(said.contains("3000001 bytes"), "{said}");
-    let said = copy_over(&scratch, &server.url("/f"), 3, &["--size", "3000000"]);
-    assert!(said.contains("--size"), "{said}");
+    assert!(stderr.contains("3000001 bytes"), "{stderr}");
+    let stderr = copy_over(&scratch, &server.url("/f"), 3, &["--size", "3000000"]);
+    assert!(stderr.contains("--size"), "{stderr}");
     copy_over(&scratch, &server.url("/f"), 0, &["--size", "3000001"]);
     copy_over(&scratch, &server.url("/f"), 0, &["--count", "100"]);
     same(&scratch.path("dst"), &bytes[..100]);
-    // The most, and no more than there is.
+    // --count is a maximum: a shorter file is complete, and is not requested again.
     let before = server.requests().len();
     copy_over(&scratch, &server.url("/f"), 0, &["--count", "1G"]);
     same(&scratch.path("dst"), &bytes);
     assert_eq!(server.requests().len(), before + 1);
 }
 
-/// As [`copy`], where `dst` is there before and stays there.
+/// Like [`copy`], but `dst` exists before and afterwards.
 #[track_caller]
-fn copy_over(scratch: &Scratch, url: &str, status: i32, words: &[&str]) -> String {
-    let to = scratch.path("dst");
-    let output = run([url, to.to_str().unwrap()].into_iter().chain(words.iter().copied()));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{said}");
+fn copy_over(scratch: &Scratch, url: &str, status: i32, args: &[&str]) -> String {
+    let dst = scratch.path("dst");
+    let output = run([url, dst.to_str().unwrap()].into_iter().chain(args.iter().copied()));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
     assert_eq!(scratch.names(), ["dst"]);
-    said
+    stderr
 }
 
 #[test]
-fn headers_without_end_are_not_waited_for() {
+fn endless_headers_end_the_download() {
     let scratch = Scratch::new();
     let server = Server::new(|_, _, stream| {
         let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n").is_ok();
@@ -497,9 +505,9 @@ fn headers_without_end_are_not_waited_for() {
         }
         false
     });
-    let began = Instant::now();
+    let start = Instant::now();
     copy(&scratch, &server.url("/f"), 1, &["--retry", "0"]);
-    let drip = Server::new(|_, _, stream| {
+    let slow = Server::new(|_, _, stream| {
         let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n").is_ok();
         while sent {
             sent = stream.write_all(b"X: y\r\n").is_ok();
@@ -507,13 +515,13 @@ fn headers_without_end_are_not_waited_for() {
         }
         false
     });
-    let said = copy(&scratch, &drip.url("/f"), 1, &["--retry", "0", "--timeout", "1"]);
-    assert!(said.contains("timed out"), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(20));
+    let stderr = copy(&scratch, &slow.url("/f"), 1, &["--retry", "0", "--timeout", "1"]);
+    assert!(stderr.contains("timed out"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
-fn silence_is_a_lost_connection_after_a_while() {
+fn a_silent_server_is_retried_after_the_timeout() {
     if !has_tool("openssl") {
         return skip("needs the tool openssl");
     }
@@ -527,29 +535,29 @@ fn silence_is_a_lost_connection_after_a_while() {
         }
         sent
     });
-    let began = Instant::now();
-    let said = copy(&scratch, &server.url("/f"), 0, &["--timeout", "1"]);
-    assert!(said.contains("nothing came for 1 s"), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(15));
+    let start = Instant::now();
+    let stderr = copy(&scratch, &server.url("/f"), 0, &["--timeout", "1"]);
+    assert!(stderr.contains("the server sent nothing for 1 s"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(15));
     same(&scratch.path("dst"), &bytes);
     let silent = Server::new(|_, _, _| {
         std::thread::sleep(Duration::from_secs(30));
         false
     });
     std::fs::remove_file(scratch.path("dst")).unwrap();
-    let said = copy(&scratch, &silent.url("/f"), 1, &["--timeout", "0.5", "--retry", "1"]);
-    assert!(said.contains("given up after 2 attempts") && said.contains("--retry"), "{said}");
-    // A handshake that is never answered is no connection.
+    let stderr = copy(&scratch, &silent.url("/f"), 1, &["--timeout", "0.5", "--retry", "1"]);
+    assert!(stderr.contains("gave up after 2 attempts") && stderr.contains("--retry"), "{stderr}");
+    // A TLS handshake without a response counts as connecting.
     let url = silent.url("/f").replace("http:", "https:");
-    let words = ["--connect-timeout", "0.5", "--retry", "0", "--cacert"];
+    let args = ["--connect-timeout", "0.5", "--retry", "0", "--cacert"];
     certificate(&certificates, "own", "localhost", &[]);
-    let own = certificates.path("own.pem");
-    let said = copy(&scratch, &url, 1, &[&words[..], &[own.to_str().unwrap()]].concat());
-    assert!(said.contains("no connection within 0.5 s"), "{said}");
+    let pem = certificates.path("own.pem");
+    let stderr = copy(&scratch, &url, 1, &[&args[..], &[pem.to_str().unwrap()]].concat());
+    assert!(stderr.contains("no connection within 0.5 s"), "{stderr}");
 }
 
 #[test]
-fn a_slow_reader_is_not_taken_for_a_silent_server() {
+fn a_slow_reader_does_not_cause_a_timeout() {
     let server = Server::of(content(LEN), |_| None);
     let line = format!("{} {} - --timeout 1 | (sleep 3; cat) | wc -c", env!("CARGO_BIN_EXE_dio-cp"), server.url("/f"));
     assert_eq!(tool("sh", ["-c", &line]).trim(), LEN.to_string());
@@ -561,48 +569,48 @@ fn a_full_disk_ends_a_download_that_is_waiting_for_its_server() {
     needs_root_and!("mkfs.ext4", "losetup");
     let scratch = Scratch::new();
     let mount = Mount::filesystem(&scratch, "ext4", 32 << 20, 512);
-    // No length: the space cannot be reserved. Then the server falls silent.
+    // Without a length, the space cannot be reserved. The server then sends nothing more.
     let server = Server::new(|_, _, stream| {
         let sent = head(stream, "200 OK", &[]) && stream.write_all(&vec![1; 36 << 20]).is_ok();
         std::thread::sleep(Duration::from_secs(40));
         !sent
     });
-    let began = Instant::now();
-    let said = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
-    assert!(said.contains("No space left") && !said.contains("attempt"), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(20));
+    let start = Instant::now();
+    let stderr = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
+    assert!(stderr.contains("No space left") && !stderr.contains("attempt"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(names(&mount.at), ["lost+found"]);
-    // With a length it is known before.
+    // With a length, the copy fails before it downloads anything.
     let server = Server::of(content(60 << 20), |_| None);
-    let said = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
-    assert!(said.contains("reserving"), "{said}");
+    let stderr = fails(1, [&server.url("/f"), mount.path("dst").to_str().unwrap()]);
+    assert!(stderr.contains("reserving"), "{stderr}");
 }
 
 #[test]
-fn parallel_connections_go_on_too_and_never_splice() {
+fn parallel_connections_resume_and_never_mix_versions() {
     let bytes = content(LEN * 3);
-    for (what, etag) in [("the same version", "\"v1\""), ("another version", "\"v2\"")] {
+    for (case, etag) in [("the same version", "\"v1\""), ("a new version", "\"v2\"")] {
         let scratch = Scratch::new();
-        let mut other = bytes.clone();
-        other.iter_mut().for_each(|byte| *byte = !*byte);
+        let mut inverted = bytes.clone();
+        inverted.iter_mut().for_each(|byte| *byte = !*byte);
         let changed = Arc::new(AtomicBool::new(false));
-        let (old, new, is_new) = (bytes.clone(), other.clone(), changed.clone());
+        let (old, new, server_changed) = (bytes.clone(), inverted.clone(), changed.clone());
         let server = Server::new(move |number, request, stream| {
             if number == 5 && etag == "\"v2\"" {
-                is_new.store(true, Ordering::SeqCst);
+                server_changed.store(true, Ordering::SeqCst);
             }
-            let (body, tag) = if is_new.load(Ordering::SeqCst) { (&new, etag) } else { (&old, "\"v1\"") };
+            let (body, tag) = if server_changed.load(Ordering::SeqCst) { (&new, etag) } else { (&old, "\"v1\"") };
             serve(request, stream, body, Some(tag), (number % 4 == 3).then_some(100_000))
         });
-        let said = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "20"]);
-        assert!(said.contains("the connection was lost"), "{what}: {said}");
-        same(&scratch.path("dst"), if etag == "\"v2\"" { &other } else { &bytes });
-        assert_eq!(said.contains("starting over"), etag == "\"v2\"", "{what}: {said}");
+        let stderr = copy(&scratch, &server.url("/f"), 0, &["--connections", "3", "-b", "1M", "--retry", "20"]);
+        assert!(stderr.contains("the connection was lost"), "{case}: {stderr}");
+        same(&scratch.path("dst"), if etag == "\"v2\"" { &inverted } else { &bytes });
+        assert_eq!(stderr.contains("starting over"), etag == "\"v2\"", "{case}: {stderr}");
     }
 }
 
 #[test]
-fn a_redirect_that_expires_is_asked_for_again() {
+fn an_expired_redirect_is_requested_again() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let body = bytes.clone();
@@ -611,7 +619,7 @@ fn a_redirect_that_expires_is_asked_for_again() {
             let location = format!("/signed-{number}");
             nothing(stream, "302 Found", &[("Location", &location)])
         }
-        // Good once.
+        // Each target works once.
         path if path == format!("/signed-{}", number - 1) => {
             serve(request, stream, &body, Some("\"v1\""), (number == 1).then_some(5_000_000))
         }
@@ -622,31 +630,31 @@ fn a_redirect_that_expires_is_asked_for_again() {
 }
 
 #[test]
-fn a_redirect_whose_target_dies_is_asked_for_again() {
+fn a_redirect_is_requested_again_when_its_target_is_gone() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let healthy = Server::of(bytes.clone(), |_| None);
-    // Serves once, in part, and is gone.
+    // Serves one request, in part, and stops listening.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (dying, body) = (listener.local_addr().unwrap().port(), bytes.clone());
+    let (stopped, body) = (listener.local_addr().unwrap().port(), bytes.clone());
     let mirror = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         drop(listener);
         let request = read_request(&mut stream, 0).unwrap();
         serve(&request, &mut stream, &body, Some("\"v1\""), Some(4_000_000));
     });
-    let ports = [dying, healthy.port];
+    let ports = [stopped, healthy.port];
     let origin = Server::new(move |number, _, stream| {
         nothing(stream, "302 Found", &[("Location", &format!("http://127.0.0.1:{}/x", ports[number.min(1)]))])
     });
-    let said = copy(&scratch, &origin.url("/f"), 0, &["--retry", "3"]);
+    let stderr = copy(&scratch, &origin.url("/f"), 0, &["--retry", "3"]);
     mirror.join().unwrap();
     same(&scratch.path("dst"), &bytes);
-    assert_eq!(ranges(&healthy), [Some(4_000_000)], "{said}");
+    assert_eq!(range_starts(&healthy), [Some(4_000_000)], "{stderr}");
 }
 
 #[test]
-fn a_server_that_starts_anew_after_the_copy_did_is_waited_for() {
+fn a_server_that_restarts_after_the_copy_started_over_is_retried() {
     let scratch = Scratch::new();
     let bytes = content(LEN);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -659,21 +667,21 @@ fn a_server_that_starts_anew_after_the_copy_did_is_waited_for() {
             serve(&request, &mut stream, &body, Some(etag), cut);
         }
         drop(listener);
-        // Long enough for a busy machine to find it gone.
+        // Long enough for a retry to find no server, even on a busy machine.
         std::thread::sleep(Duration::from_secs(4));
         let listener = TcpListener::bind(address).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&mut stream, 0).unwrap();
         serve(&request, &mut stream, &body, Some("\"v1\""), None);
     });
-    let said = copy(&scratch, &format!("http://{address}/f"), 0, &[]);
+    let stderr = copy(&scratch, &format!("http://{address}/f"), 0, &[]);
     server.join().unwrap();
-    assert!(said.contains("starting over") && said.contains("Connection refused"), "{said}");
+    assert!(stderr.contains("starting over") && stderr.contains("Connection refused"), "{stderr}");
     same(&scratch.path("dst"), &bytes);
 }
 
 #[test]
-fn a_signal_ends_a_waiting_download_and_leaves_nothing() {
+fn a_signal_ends_a_waiting_download_which_leaves_nothing() {
     let scratch = Scratch::new();
     let server = Server::new(|_, _, stream| {
         let sent = head(stream, "200 OK", &[("Content-Length", "1000")]) && stream.write_all(&[1; 10]).is_ok();

@@ -4,76 +4,79 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::POLL_INTERVAL;
-use super::response::Body;
+use super::body::Body;
 use crate::block::Layout;
 use crate::sequencer::Sequencer;
 
-/// The most that one request asks for where several are under way: a second's worth of a fast line, so
-/// that a distant server's round trip is not felt.
+/// The longest range of one request if there are several connections: about a second at 500 Mbit/s, so that the round
+/// trip to a distant server does not matter.
 const MAX_RANGE: u64 = 64 << 20;
 
-/// A connection and the range that it fetches.
+/// A connection and the range it fetches. Offsets are in bytes from the first byte of the copy.
 pub struct Connection {
+    /// The open response, if any.
     pub body: Option<Body>,
-    /// The next byte of the copy that it brings, and one past the last one; u64::MAX: wherever it ends.
-    pub at: u64,
+    /// The next byte to deliver.
+    pub offset: u64,
+    /// The end of the range; u64::MAX if only the end of the source ends it.
     pub end: u64,
-    /// Where in the copy the body began to bring, and what it brings before that, to be passed over.
-    pub from: u64,
-    pub ahead: u64,
-    /// Failures in a row, and the bytes since the last one.
+    /// The offset at which the open response started to deliver.
+    pub body_start: u64,
+    /// Bytes to discard from the open response before it reaches `offset`.
+    pub discard: u64,
+    /// Consecutive failures.
     pub failures: u32,
-    pub brought: u64,
+    /// Bytes received since the last failure.
+    pub received: u64,
 }
 
 impl Connection {
-    /// One without a range, at `at`.
-    pub fn new(at: u64, failures: u32) -> Self {
-        Self { body: None, at, end: at, from: at, ahead: 0, failures, brought: 0 }
+    /// A connection without a response, with an empty range at `offset`.
+    pub fn new(offset: u64, failures: u32) -> Self {
+        Self { body: None, offset, end: offset, body_start: offset, discard: 0, failures, received: 0 }
     }
 }
 
-/// All lanes of a copy. A worker takes one, reads a block from it, and gives it back.
+/// All connections of a copy. A worker takes one, reads a block from it, and gives it back.
 #[derive(Default)]
 pub struct ConnectionPool {
-    /// The one that the first answer opened, until the copy begins.
-    pub first: Option<Connection>,
     state: Mutex<State>,
-    /// A lane was given back.
-    free: Condvar,
+    /// A connection was given back.
+    returned: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     idle: VecDeque<Connection>,
-    /// How many are being read from.
+    /// Connections that workers read from.
     busy: usize,
-    /// The first byte of the copy that no lane has, and one past the last one.
+    /// The first byte of the copy that belongs to no connection.
     unclaimed: u64,
+    /// Bytes of the copy.
     len: u64,
-    /// A range is one block, for somebody takes the blocks one after another.
+    /// The blocks are consumed one after another, so each range is one block.
     in_order: bool,
 }
 
 impl ConnectionPool {
-    /// `first` has its range; all of `len` bytes behind that is shared out among all.
+    /// `first` has its range. The rest of the `len` bytes is divided among all connections.
     pub fn new(first: Connection, more: Vec<Connection>, len: u64, in_order: bool) -> Self {
         let unclaimed = first.end;
         let idle: VecDeque<Connection> = std::iter::once(first).chain(more).collect();
         let state = State { idle, busy: 0, unclaimed, len, in_order };
-        Self { first: None, state: Mutex::new(state), free: Condvar::new() }
+        Self { state: Mutex::new(state), returned: Condvar::new() }
     }
 
-    /// Waits for a lane that has something left to bring. None: nothing is left, or the copy is over.
+    /// Waits for a connection with bytes left to read. None: nothing is left, or the copy was cancelled.
     pub fn take(&self, layout: &Layout, sequencer: &Sequencer) -> Option<Connection> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if sequencer.is_cancelled() {
                 return None;
             }
-            // The one that has waited longest: its connection has most to give.
+            // Take the one that has been idle longest: the most bytes have arrived on it.
             if let Some(mut connection) = state.idle.pop_front() {
-                if connection.at >= connection.end && !state.claim(&mut connection, layout) {
+                if connection.offset >= connection.end && !state.claim(&mut connection, layout) {
                     continue;
                 }
                 state.busy += 1;
@@ -82,33 +85,34 @@ impl ConnectionPool {
             if state.busy == 0 {
                 return None;
             }
-            state = self.free.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.returned.wait_timeout(state, POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Lets others have it.
+    /// Makes the connection available to other workers.
     pub fn give_back(&self, connection: Connection) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.busy -= 1;
         state.idle.push_back(connection);
         drop(state);
-        self.free.notify_one();
+        self.returned.notify_one();
     }
 }
 
 impl State {
-    /// Gives a lane the next range: long ones first, shorter ones towards the end, so that all lanes
-    /// end together. False: there is none.
+    /// Gives a connection the next range. Ranges get shorter towards the end, so that all connections finish at about
+    /// the same time. False: nothing is left.
     fn claim(&mut self, connection: &mut Connection, layout: &Layout) -> bool {
-        let left = self.len.saturating_sub(self.unclaimed);
-        if left == 0 {
+        let remaining = self.len.saturating_sub(self.unclaimed);
+        if remaining == 0 {
             return false;
         }
-        let lanes = (self.idle.len() + self.busy + 1) as u64;
-        let block = layout.placement(self.unclaimed).max_len as u64;
-        let share = (left / (2 * lanes)).min(MAX_RANGE) / layout.block_size as u64;
-        let more = if self.in_order { 0 } else { share.saturating_sub(1) * layout.block_size as u64 };
-        (connection.at, connection.end) = (self.unclaimed, self.unclaimed + (block + more).min(left));
+        let connections = (self.idle.len() + self.busy + 1) as u64;
+        let first_block = layout.placement(self.unclaimed).max_len as u64;
+        let blocks = (remaining / (2 * connections)).min(MAX_RANGE) / layout.block_size as u64;
+        let more = if self.in_order { 0 } else { blocks.saturating_sub(1) * layout.block_size as u64 };
+        connection.offset = self.unclaimed;
+        connection.end = self.unclaimed + (first_block + more).min(remaining);
         self.unclaimed = connection.end;
         true
     }
@@ -116,20 +120,22 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
-    /// All ranges that `lanes` lanes are given, if each one brings its own at once.
-    fn ranges(lanes: usize, len: u64, layout: &Layout, in_order: bool) -> Vec<(u64, u64)> {
-        let more = (1..lanes).map(|_| Connection::new(0, 0)).collect();
-        let all = ConnectionPool::new(Connection::new(0, 0), more, len, in_order);
+    /// The ranges that `connections` connections get if each one is complete at once.
+    fn ranges(connections: usize, len: u64, layout: &Layout, in_order: bool) -> Vec<Range<u64>> {
+        let more = (1..connections).map(|_| Connection::new(0, 0)).collect();
+        let pool = ConnectionPool::new(Connection::new(0, 0), more, len, in_order);
         let sequencer = Sequencer::default();
-        let mut found = Vec::new();
-        while let Some(mut connection) = all.take(layout, &sequencer) {
-            found.push((connection.at, connection.end));
-            connection.at = connection.end;
-            all.give_back(connection);
+        let mut ranges = Vec::new();
+        while let Some(mut connection) = pool.take(layout, &sequencer) {
+            ranges.push(connection.offset..connection.end);
+            connection.offset = connection.end;
+            pool.give_back(connection);
         }
-        found
+        ranges
     }
 
     #[test]
@@ -137,22 +143,24 @@ mod tests {
         for lead in [0, 1000] {
             let layout = Layout { block_size: 1 << 20, boundary: 4096, lead };
             for len in [0, 1, 1 << 20, (1 << 30) + 77] {
-                for lanes in [2, 7] {
-                    let found = ranges(lanes, len, &layout, false);
-                    assert_eq!(found.iter().fold(0, |at, range| if range.0 == at { range.1 } else { 0 }), len);
-                    let sizes: Vec<u64> = found.iter().map(|(from, end)| end - from).collect();
+                for connections in [2, 7] {
+                    let ranges = ranges(connections, len, &layout, false);
+                    let covered = ranges.iter().fold(0, |end, range| if range.start == end { range.end } else { 0 });
+                    assert_eq!(covered, len);
+                    let sizes: Vec<u64> = ranges.iter().map(|range| range.end - range.start).collect();
                     assert!(sizes.iter().all(|size| *size <= MAX_RANGE));
                     assert!(sizes.last().is_none_or(|last| *last <= 1 << 20), "{sizes:?}");
-                    // Only the first one begins anywhere but at a block's place.
-                    assert!(found.iter().skip(1).all(|(from, _)| (from + lead as u64).is_multiple_of(1 << 20)));
+                    // Every range but the first starts at a block boundary.
+                    let mut starts = ranges.iter().skip(1).map(|range| range.start + lead as u64);
+                    assert!(starts.all(|start| start.is_multiple_of(1 << 20)));
                 }
             }
         }
     }
 
     #[test]
-    fn in_order_a_range_is_a_block() {
+    fn in_order_each_range_is_one_block() {
         let layout = Layout { block_size: 1 << 20, boundary: 4096, lead: 0 };
-        assert!(ranges(4, 10 << 20, &layout, true).iter().all(|(from, end)| end - from == 1 << 20));
+        assert!(ranges(4, 10 << 20, &layout, true).iter().all(|range| range.end - range.start == 1 << 20));
     }
 }

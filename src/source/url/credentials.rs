@@ -1,4 +1,4 @@
-//! Who asks: the login in a URL, or the one that ~/.netrc has for its host.
+//! The credentials of a request: those in the URL, or those that ~/.netrc has for its host.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::error::quoted;
 
-/// The logins that this user has written down.
+/// The user's netrc file.
 #[derive(Default)]
 pub struct Credentials(Netrc);
 
@@ -19,8 +19,8 @@ impl Credentials {
     /// Reads the file that `NETRC` names, or `~/.netrc`. The error is one line.
     pub fn read() -> Result<Self, String> {
         let named = std::env::var_os("NETRC").map(PathBuf::from);
-        let own = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".netrc"));
-        let Some(path) = named.or_else(own) else { return Ok(Self::default()) };
+        let in_home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".netrc"));
+        let Some(path) = named.or_else(in_home) else { return Ok(Self::default()) };
         let fail = |why: &dyn std::fmt::Display| format!("{} was not read: {why}", quoted(&path));
         match std::fs::read_to_string(&path) {
             Ok(text) => Netrc::from_str(&text).map(Self).map_err(|e| fail(&e)),
@@ -29,25 +29,27 @@ impl Credentials {
         }
     }
 
-    /// The value of an Authorization header for `url`, if there is a login for it.
+    /// The value of an Authorization header for `url`: from the URL, or from the netrc entry of its host, or from the
+    /// default entry. None without credentials.
     pub fn authorization(&self, url: &Url) -> Option<String> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let user = Some(decoded(url.username())).filter(|user| !user.is_empty());
         if let Some(password) = url.password() {
             return Some(basic(&user.unwrap_or_default(), &decoded(password)));
         }
-        let found = self.for_host(url).or_else(|| self.0.hosts.get("default"));
-        match (user, found) {
-            (Some(user), Some(found)) if user == found.login => Some(basic(&user, &found.password)),
+        let entry = self.for_host(url).or_else(|| self.0.hosts.get("default"));
+        match (user, entry) {
+            (Some(user), Some(entry)) if user == entry.login => Some(basic(&user, &entry.password)),
             (Some(user), _) => Some(basic(&user, "")),
-            (None, Some(found)) => Some(basic(&found.login, &found.password)),
+            (None, Some(entry)) => Some(basic(&entry.login, &entry.password)),
             (None, None) => None,
         }
     }
 
-    /// For a server that another one named: what the file has for just this host.
+    /// Like [`Credentials::authorization`], for the target of a redirect to another server: only from the netrc entry
+    /// of its host.
     pub fn for_other_host(&self, url: &Url) -> Option<String> {
-        self.for_host(url).map(|found| basic(&found.login, &found.password))
+        self.for_host(url).map(|entry| basic(&entry.login, &entry.password))
     }
 
     fn for_host(&self, url: &Url) -> Option<&Authenticator> {
@@ -55,7 +57,7 @@ impl Credentials {
     }
 }
 
-/// RFC 7617.
+/// Credentials for the Basic authentication scheme (RFC 7617).
 pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_comes_first_then_its_host_then_the_default() {
+    fn the_url_comes_first_then_the_entry_of_its_host_then_the_default_entry() {
         let file = "machine a.example login u password p\n# a comment\nmachine b.example login v password \"q r\"\n\
                     default login w password s";
         let credentials = Credentials(Netrc::from_str(file).unwrap_or_default());
@@ -77,10 +79,11 @@ mod tests {
             ("http://b.example/", Some(("v", "q r"))),
             ("http://c.example/", Some(("w", "s"))),
         ] {
-            let found = Url::parse(url).ok().and_then(|url| credentials.authorization(&url));
-            assert_eq!(found, login.map(|(user, password)| basic(user, password)), "{url}");
+            let actual = Url::parse(url).ok().and_then(|url| credentials.authorization(&url));
+            assert_eq!(actual, login.map(|(user, password)| basic(user, password)), "{url}");
         }
-        let nobody = Url::parse("http://c.example/").ok().and_then(|url| Credentials::default().authorization(&url));
-        assert_eq!(nobody, None);
+        let without_file =
+            Url::parse("http://c.example/").ok().and_then(|url| Credentials::default().authorization(&url));
+        assert_eq!(without_file, None);
     }
 }

@@ -1,100 +1,104 @@
-//! What is worth trying again, and when.
+//! Why a request failed, whether a retry can help, and after what delay.
 
 use std::time::{Duration, SystemTime};
 
-use super::tls;
+use super::certificates;
 use crate::error::{Error, plain};
 use crate::job::HttpOptions;
 
-/// The first pause; each one that follows is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// No pause is longer, unless the server asks for it.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// Who is to come back later than this may as well be told.
+/// The first delay. Each of the following delays is twice as long as the one before.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay, unless the server asks for a longer one.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+/// The longest delay that a server can ask for. If it asks for more, the download fails.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// So many bytes in one attempt, and the next failure is the first one again.
+/// After this many bytes without a failure, the count of consecutive failures starts again.
 pub const PROGRESS_BYTES: u64 = 16 << 20;
 
-/// Why a request did not bring what it should.
+/// A failed request.
 #[derive(Debug)]
 pub struct RequestFailure {
-    /// In words, for the user.
+    /// The reason, for the user.
     pub why: String,
+    /// What can help.
     pub recovery: Recovery,
-    /// What to try, where there is an answer.
+    /// What the user can try, if anything.
     pub hint: Option<String>,
 }
 
-/// What helps.
+/// What can help after a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Nothing that dio-cp could do.
+    /// Nothing that dio-cp can do.
     GiveUp,
-    /// To ask again; the server says when, or not.
+    /// A retry, after the delay that the server asked for, if it did.
     Retry(Option<Duration>),
-    /// To ask again: the connection is gone. At once, if it was an old one.
+    /// A retry, because the connection was lost. Without a delay if it was an idle connection that was reused.
     ConnectionLost,
-    /// To ask again, if the server ever answered: else the address is wrong.
+    /// A retry, but only if the server has responded before. Otherwise the address is probably wrong.
     RetryIfAnswered,
-    /// To begin the copy anew: what is there now is another version.
+    /// Starting the copy over, because the file has changed on the server.
     Restart,
 }
 
 impl RequestFailure {
+    /// A failure without a hint. Escapes control characters in `why`, which may be the server's.
     pub fn new(recovery: Recovery, why: impl Into<String>) -> Self {
         let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
         Self { why: why.into().chars().map(escape).collect(), recovery, hint: None }
     }
 
+    /// Sets what the user can try.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// It cannot even be asked.
-    pub fn fatal(error: &Error) -> Self {
+    /// The request could not be sent at all.
+    pub fn from_error(error: &Error) -> Self {
         Self { why: error.to_string(), recovery: Recovery::GiveUp, hint: error.hint.clone() }
     }
 
-    /// What the HTTP client says, put into words. Its own may hold the URL, which may hold a password.
-    pub fn of(error: &ureq::Error, web: &HttpOptions) -> Self {
+    /// An error of the HTTP client. Its own text is not used where it may contain the URL, and so a password.
+    pub fn from_ureq(error: &ureq::Error, options: &HttpOptions) -> Self {
         use ureq::Timeout;
         match error {
             ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                let why = format!("timed out: no connection within {} s", web.connect_timeout.as_secs_f64());
-                Self::new(Recovery::Retry(None), why).hint("--connect-timeout waits longer")
+                let why = format!("timed out: no connection within {} s", options.connect_timeout.as_secs_f64());
+                Self::new(Recovery::Retry(None), why).hint("raise --connect-timeout")
             }
             ureq::Error::Timeout(_) => {
-                let why = format!("timed out: nothing came for {} s", web.timeout.as_secs_f64());
-                Self::new(Recovery::Retry(None), why).hint("--timeout waits longer")
+                let why = format!("timed out: the server sent nothing for {} s", options.timeout.as_secs_f64());
+                Self::new(Recovery::Retry(None), why).hint("raise --timeout")
             }
-            ureq::Error::HostNotFound => {
-                Self::new(Recovery::RetryIfAnswered, "there is no such host").hint("check the name, and the network")
-            }
-            ureq::Error::Io(e) => Self::of_io(e, web),
-            ureq::Error::Other(e) if e.is::<rustls::Error>() => Self::of_tls(e.downcast_ref()),
-            ureq::Error::LargeResponseHeader(_, most) => {
-                Self::new(Recovery::GiveUp, format!("the answer's header has more than {most} bytes"))
+            ureq::Error::HostNotFound => Self::new(Recovery::RetryIfAnswered, "host not found")
+                .hint("check the host name and the network connection"),
+            ureq::Error::Io(e) => Self::from_io(e, options),
+            ureq::Error::Other(e) if e.is::<rustls::Error>() => Self::from_tls(e.downcast_ref()),
+            ureq::Error::LargeResponseHeader(_, limit) => {
+                Self::new(Recovery::GiveUp, format!("the response headers are longer than {limit} bytes"))
             }
             ureq::Error::ConnectProxyFailed(why) => {
-                Self::new(Recovery::RetryIfAnswered, format!("the proxy refuses: {why}"))
+                Self::new(Recovery::RetryIfAnswered, format!("the proxy refused the connection: {why}"))
             }
-            ureq::Error::Protocol(e) => Self::new(Recovery::RetryIfAnswered, format!("the answer is not HTTP: {e}")),
+            ureq::Error::Protocol(e) => {
+                Self::new(Recovery::RetryIfAnswered, format!("the response is not valid HTTP: {e}"))
+            }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                Self::new(Recovery::GiveUp, "no request can be made of this URL")
+                Self::new(Recovery::GiveUp, "the URL does not make a valid HTTP request")
             }
             other => Self::new(Recovery::Retry(None), other.to_string()),
         }
     }
 
-    /// As [`RequestFailure::of`], for what came of reading a body.
-    pub fn of_io(error: &std::io::Error, web: &HttpOptions) -> Self {
+    /// Like [`RequestFailure::from_ureq`], for an error while reading a body.
+    pub fn from_io(error: &std::io::Error, options: &HttpOptions) -> Self {
         if let Some(inner) = error.get_ref() {
             if inner.is::<rustls::Error>() {
-                return Self::of_tls(inner.downcast_ref());
+                return Self::from_tls(inner.downcast_ref());
             }
             if let Some(client) = inner.downcast_ref::<ureq::Error>() {
-                return Self::of(client, web);
+                return Self::from_ureq(client, options);
             }
         }
         use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
@@ -102,30 +106,30 @@ impl RequestFailure {
             UnexpectedEof => Self::new(Recovery::ConnectionLost, "the connection was lost"),
             ConnectionReset | ConnectionAborted | BrokenPipe => Self::new(Recovery::ConnectionLost, plain(error)),
             TimedOut => Self::new(Recovery::Retry(None), plain(error)),
-            // No such host, nobody listens, no route.
+            // Host not found, connection refused, no route to host.
             _ => Self::new(Recovery::RetryIfAnswered, plain(error)),
         }
     }
 
-    fn of_tls(error: Option<&rustls::Error>) -> Self {
+    fn from_tls(error: Option<&rustls::Error>) -> Self {
         let Some(error) = error else { return Self::new(Recovery::RetryIfAnswered, "TLS failed") };
-        match tls::refusal(error) {
-            Some(why) => Self::new(Recovery::GiveUp, format!("the server's certificate is refused: {why}"))
-                .hint("--cacert FILE trusts its authority, if you do"),
+        match certificates::why_rejected(error) {
+            Some(why) => Self::new(Recovery::GiveUp, format!("the server's certificate was rejected: {why}"))
+                .hint("if you trust the server, pass its certificate authority with --cacert FILE"),
             None => Self::new(Recovery::RetryIfAnswered, format!("TLS: {error}")),
         }
     }
 
-    /// How long to wait before the `failures`th repetition.
-    pub fn pause(&self, failures: u32) -> Duration {
+    /// The delay before the retry that follows `failures` consecutive failures.
+    pub fn delay(&self, failures: u32) -> Duration {
         match self.recovery {
-            Recovery::Retry(Some(asked)) => asked,
-            _ => FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_PAUSE),
+            Recovery::Retry(Some(requested)) => requested,
+            _ => FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_DELAY),
         }
     }
 }
 
-/// Retry-After: seconds, or a date. (RFC 9110, 10.2.3)
+/// Parses a Retry-After header: seconds, or a date (RFC 9110, 10.2.3).
 pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse() {
@@ -140,12 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_up_to_a_minute_and_a_server_may_ask_for_its_own() {
+    fn delays_grow_up_to_a_minute_and_a_server_may_ask_for_its_own() {
         let lost = RequestFailure::new(Recovery::Retry(None), "lost");
-        let pauses: Vec<u128> = (1..=9).map(|n| lost.pause(n).as_millis()).collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
-        assert_eq!(lost.pause(u32::MAX), MAX_PAUSE);
-        assert_eq!(RequestFailure::new(Recovery::Retry(Some(Duration::ZERO)), "busy").pause(3), Duration::ZERO);
+        let delays: Vec<u128> = (1..=9).map(|failures| lost.delay(failures).as_millis()).collect();
+        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        assert_eq!(lost.delay(u32::MAX), MAX_DELAY);
+        assert_eq!(RequestFailure::new(Recovery::Retry(Some(Duration::ZERO)), "busy").delay(3), Duration::ZERO);
     }
 
     #[test]

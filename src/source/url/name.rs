@@ -1,4 +1,4 @@
-//! The file name that a URL has, or that its server proposes.
+//! The file name of a copy in a directory: the one that the server suggests, or else the one in the URL.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,49 +8,51 @@ use url::Url;
 
 use crate::source_info::SuggestedName;
 
-/// The longest name that Linux filesystems take, in bytes.
-const LONGEST: usize = 255;
+/// The longest file name on Linux filesystems, in bytes.
+const MAX_NAME: usize = 255;
 
-/// The name in `disposition`, a Content-Disposition header, or else the last segment of `url`. None:
-/// there is none, or none that could be a file's.
+/// The name in `disposition`, a Content-Disposition header, or else the last segment of `url`. None if there is no such
+/// name, or none that a file can have.
 pub fn suggested_name(url: &Url, disposition: Option<&[u8]>) -> Option<SuggestedName> {
-    let last = url.path_segments().and_then(|mut segments| segments.next_back());
-    let seen = last.map(|segment| percent_decode_str(segment).collect()).and_then(harmless);
-    // A server has no business with hidden files.
-    let shown = |name: OsString| {
-        let hidden = name.as_bytes().iter().take_while(|byte| matches!(byte, b'.' | b' ')).count();
-        harmless(name.as_bytes()[hidden..].to_vec())
+    let segment = url.path_segments().and_then(|mut segments| segments.next_back());
+    let from_url = segment.map(|segment| percent_decode_str(segment).collect()).and_then(sanitized);
+    // A server must not create hidden files.
+    let without_dots = |name: OsString| {
+        let dots = name.as_bytes().iter().take_while(|byte| matches!(byte, b'.' | b' ')).count();
+        sanitized(name.as_bytes()[dots..].to_vec())
     };
-    let proposed = disposition.and_then(proposed).and_then(harmless).and_then(shown);
-    match (proposed, seen) {
-        (Some(name), seen) if Some(&name) != seen.as_ref() => Some(SuggestedName { name, chosen_by_server: true }),
-        (_, seen) => seen.map(|name| SuggestedName { name, chosen_by_server: false }),
+    let from_server = disposition.and_then(disposition_name).and_then(sanitized).and_then(without_dots);
+    match (from_server, from_url) {
+        (Some(name), from_url) if Some(&name) != from_url.as_ref() => {
+            Some(SuggestedName { name, chosen_by_server: true })
+        }
+        (_, from_url) => from_url.map(|name| SuggestedName { name, chosen_by_server: false }),
     }
 }
 
-/// One component of a path, whatever was in it: behind the last separator of any system, nothing that
-/// a terminal obeys, not too long.
-fn harmless(name: Vec<u8>) -> Option<OsString> {
+/// Turns any bytes into one component of a path: takes what follows the last `/` or `\`, replaces characters that a
+/// terminal obeys, and cuts the name to [`MAX_NAME`] bytes. None for an empty name, `.` and `..`.
+fn sanitized(name: Vec<u8>) -> Option<OsString> {
     let name = name.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
     let text = OsStr::from_bytes(name).to_str();
     let mut clean: Vec<u8> = match text {
         Some(text) => text.trim().chars().map(|c| if misleads(c) { '_' } else { c }).collect::<String>().into_bytes(),
         None => name.iter().map(|byte| if byte.is_ascii_control() { b'_' } else { *byte }).collect(),
     };
-    while clean.len() > LONGEST || clean.len() > LONGEST - 4 && std::str::from_utf8(&clean).is_err() {
-        clean.pop(); // never half a character
+    while clean.len() > MAX_NAME || clean.len() > MAX_NAME - 4 && std::str::from_utf8(&clean).is_err() {
+        clean.pop(); // do not cut a character in two
     }
     (!matches!(clean.as_slice(), b"" | b"." | b"..")).then(|| OsString::from_vec(clean))
 }
 
-/// What a terminal obeys, or what turns text around.
+/// True for control characters, and for characters that change the direction of text.
 fn misleads(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The file name in a Content-Disposition header: `filename*` before `filename`. (RFC 6266; no library
-/// here does quoted strings and both forms without a mail parser behind it.)
-fn proposed(header: &[u8]) -> Option<Vec<u8>> {
+/// The file name in a Content-Disposition header: `filename*`, or else `filename` (RFC 6266). Parsed here because the
+/// libraries that support quoted strings and both forms bring a mail parser.
+fn disposition_name(header: &[u8]) -> Option<Vec<u8>> {
     let (mut plain, mut extended) = (None, None);
     for (key, value) in parameters(header) {
         if key.eq_ignore_ascii_case(b"filename") {
@@ -68,31 +70,37 @@ fn proposed(header: &[u8]) -> Option<Vec<u8>> {
     extended.or(plain)
 }
 
-/// The parameters behind the first semicolon: names, and values without their quotes.
+/// The parameters after the first semicolon: names, and values without their quotes.
 fn parameters(header: &[u8]) -> Vec<(&[u8], Vec<u8>)> {
-    let mut found = Vec::new();
-    let mut rest = header.iter().position(|byte| *byte == b';').map_or(&[][..], |at| &header[at + 1..]);
+    let mut parameters = Vec::new();
+    let mut rest = header.iter().position(|byte| *byte == b';').map_or(&[][..], |semicolon| &header[semicolon + 1..]);
     while let Some(equals) = rest.iter().position(|byte| *byte == b'=') {
         let key = rest[..equals].rsplit(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         rest = rest[equals + 1..].trim_ascii_start();
-        let mut value = Vec::new();
-        let mut at = 0;
-        if rest.first() == Some(&b'"') {
-            at = 1;
-            while at < rest.len() && rest[at] != b'"' {
-                at += usize::from(rest[at] == b'\\' && at + 1 < rest.len());
-                value.push(rest[at]);
-                at += 1;
-            }
-        }
-        let end = rest[at..].iter().position(|byte| *byte == b';').map_or(rest.len(), |semicolon| at + semicolon);
-        if at == 0 {
-            value = rest[..end].trim_ascii().to_vec();
-        }
-        found.push((key, value));
+        let (value, end) = parameter_value(rest);
+        parameters.push((key, value));
         rest = &rest[end..];
     }
-    found
+    parameters
+}
+
+/// The value at the start of `rest`, and the position of the semicolon after it.
+fn parameter_value(rest: &[u8]) -> (Vec<u8>, usize) {
+    let value_end =
+        |from: usize| rest[from..].iter().position(|byte| *byte == b';').map_or(rest.len(), |len| from + len);
+    if rest.first() != Some(&b'"') {
+        let end = value_end(0);
+        return (rest[..end].trim_ascii().to_vec(), end);
+    }
+    let mut value = Vec::new();
+    let mut position = 1;
+    while position < rest.len() && rest[position] != b'"' {
+        let escaped = rest[position] == b'\\' && position + 1 < rest.len();
+        position += usize::from(escaped);
+        value.push(rest[position]);
+        position += 1;
+    }
+    (value, value_end(position))
 }
 
 #[cfg(test)]
@@ -101,11 +109,12 @@ mod tests {
 
     fn name(url: &str, disposition: Option<&str>) -> Option<String> {
         let url = Url::parse(url).ok()?;
-        suggested_name(&url, disposition.map(str::as_bytes)).map(|own| own.name.to_string_lossy().into_owned())
+        suggested_name(&url, disposition.map(str::as_bytes))
+            .map(|suggested| suggested.name.to_string_lossy().into_owned())
     }
 
     #[test]
-    fn a_url_without_a_proposal_gives_its_last_segment() {
+    fn without_a_suggestion_the_name_is_the_last_segment_of_the_url() {
         for (url, expected) in [
             ("http://h/a/b.iso?x=y/z#f", Some("b.iso")),
             ("http://h/a%20b%C3%A4.iso", Some("a bä.iso")),
@@ -121,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proposal_is_taken_as_a_name_and_nothing_else() {
+    fn a_suggestion_is_a_file_name_and_never_a_path_or_a_hidden_file() {
         for (header, expected) in [
             ("attachment; filename=a.iso", "a.iso"),
             ("attachment; filename=\"a; b.iso\"; size=3", "a; b.iso"),
@@ -151,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_name_that_the_user_did_not_see_is_foreign() {
+    fn a_name_is_the_servers_choice_unless_it_is_the_one_in_the_url() {
         let chosen_by_server = |disposition: &str| {
             let url = Url::parse("http://h/seen").ok()?;
-            suggested_name(&url, Some(disposition.as_bytes())).map(|own| own.chosen_by_server)
+            suggested_name(&url, Some(disposition.as_bytes())).map(|suggested| suggested.chosen_by_server)
         };
         assert_eq!(chosen_by_server("attachment; filename=seen"), Some(false));
         assert_eq!(chosen_by_server("attachment; filename=other"), Some(true));

@@ -1,5 +1,5 @@
-//! The proxy that the environment names for a URL: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`,
-//! each in lower case first and then in upper case.
+//! The proxy that the environment names for a URL: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`. The name in
+//! lower case takes precedence over the one in upper case.
 
 use std::path::Path;
 
@@ -9,50 +9,58 @@ use url::Url;
 
 use crate::error::{Error, Result, quoted};
 
-fn variable(name: &str) -> Option<(String, String)> {
-    [name.to_string(), name.to_uppercase()]
-        .into_iter()
-        .find_map(|name| std::env::var(&name).ok().filter(|value| !value.is_empty()).map(|value| (name, value)))
+/// An environment variable that is set and not empty.
+struct Variable {
+    name: String,
+    value: String,
 }
 
-/// The proxy for `url`; None: it is asked directly.
-pub fn proxy_for(url: &Url) -> Result<Option<Proxy>> {
-    let Some((name, value)) = variable(&format!("{}_proxy", url.scheme())).or_else(|| variable("all_proxy")) else {
-        return Ok(None);
-    };
-    let excluded = variable("no_proxy").map(|(_, list)| list).unwrap_or_default();
-    if is_excluded(url.host_str().unwrap_or_default(), &excluded) {
-        return Ok(None);
-    }
-    // The value may hold a password: it is not repeated.
-    let broken = || Error::failed("using the proxy in", Path::new(&name), "it is not a proxy's URL");
-    Proxy::new(&value).map(Some).map_err(|_| broken().hint(format!("{name}=http://proxy.example:3128")))
-}
-
-/// `*`, or a list of names, each of which stands for the names below it too.
-fn is_excluded(host: &str, list: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    list.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase()).any(|entry| {
-        let name = entry.trim_start_matches('*').trim_start_matches('.');
-        let below = || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
-        entry == "*" || !name.is_empty() && (host == name || below())
+/// Looks up `name`, then `name` in upper case.
+fn variable(name: &str) -> Option<Variable> {
+    [name.to_string(), name.to_uppercase()].into_iter().find_map(|name| {
+        let value = std::env::var(&name).ok().filter(|value| !value.is_empty())?;
+        Some(Variable { name, value })
     })
 }
 
-/// True if the proxy takes requests for http servers whole.
+/// The proxy for `url`; None for a direct connection.
+pub fn proxy_for(url: &Url) -> Result<Option<Proxy>> {
+    let for_scheme = variable(&format!("{}_proxy", url.scheme()));
+    let Some(Variable { name, value }) = for_scheme.or_else(|| variable("all_proxy")) else { return Ok(None) };
+    let no_proxy = variable("no_proxy").map(|variable| variable.value).unwrap_or_default();
+    if is_excluded(url.host_str().unwrap_or_default(), &no_proxy) {
+        return Ok(None);
+    }
+    // The value may contain a password, so the message does not show it.
+    let invalid = || Error::failed("using the proxy in", Path::new(&name), "it is not a valid proxy URL");
+    Proxy::new(&value).map(Some).map_err(|_| invalid().hint(format!("{name}=http://proxy.example:3128")))
+}
+
+/// True if `no_proxy` is `*`, or a list with the host or one of its parent domains.
+fn is_excluded(host: &str, no_proxy: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    no_proxy.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase()).any(|entry| {
+        let domain = entry.trim_start_matches('*').trim_start_matches('.');
+        let is_subdomain = || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        entry == "*" || !domain.is_empty() && (host == domain || is_subdomain())
+    })
+}
+
+/// True if requests for `url` are forwarded by the proxy: an http URL and an http proxy. Otherwise the connection is a
+/// tunnel through the proxy.
 pub fn forwards(proxy: &Proxy, url: &Url) -> bool {
     url.scheme() == "http" && proxy.protocol() == ProxyProtocol::Http
 }
 
-/// Where such a proxy is.
+/// The address of a forwarding proxy.
 pub fn address(proxy: &Proxy) -> Result<Uri> {
     let address = format!("http://{}:{}", proxy.host(), proxy.port());
-    address.parse().map_err(|_| Error::failed("using the proxy", Path::new(&address), "it has no address"))
+    address.parse().map_err(|_| Error::failed("using the proxy", Path::new(&address), "the address is not valid"))
 }
 
-/// As -v names it, without its password.
+/// The proxy for verbose output, without its password.
 pub fn describe(proxy: &Proxy) -> String {
-    format!("by the proxy {}", quoted(Path::new(&format!("{}:{}", proxy.host(), proxy.port()))))
+    format!("using the proxy {}", quoted(Path::new(&format!("{}:{}", proxy.host(), proxy.port()))))
 }
 
 #[cfg(test)]
@@ -60,8 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_proxy_names_hosts_and_what_is_below_them() {
-        for (host, list, expected) in [
+    fn no_proxy_names_hosts_and_their_subdomains() {
+        for (host, no_proxy, expected) in [
             ("example.org", "example.org", true),
             ("a.example.org", "x, example.org", true),
             ("a.example.org", ".example.org", true),
@@ -73,7 +81,7 @@ mod tests {
             ("127.0.0.1", "localhost,127.0.0.1", true),
             ("[::1]", "::1", true),
         ] {
-            assert_eq!(is_excluded(host, list), expected, "{host} {list}");
+            assert_eq!(is_excluded(host, no_proxy), expected, "{host} {no_proxy}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How a connection is made, and what is seen at its end that the HTTP client does not tell.
+//! How the HTTP client connects: TCP, proxies and TLS. A monitor on each connection notices what the client does not
+//! report: a connection that ends too early, and bytes after the end of a response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,74 +16,75 @@ use ureq::{Agent, Error, Timeout};
 
 use super::tls::TlsConnector;
 
-/// How long a server that was asked to close the connection after its answer may take to do so.
+/// How long to wait for the server to close the connection after the response, if it was asked to.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
-/// What was seen of connections that are used for one answer each.
+/// What happened on a connection that is used for one response only.
 #[derive(Debug, Default)]
 pub struct ConnectionMonitor {
-    /// The answer is over: what comes now was not announced.
-    over: AtomicBool,
-    /// Something came behind the end of the answer.
+    /// The response has been read: more bytes are surplus.
+    complete: AtomicBool,
+    /// The server sent more bytes after the end of the response.
     surplus: AtomicBool,
-    /// The connection was closed by the server, or torn, before the answer was over.
+    /// The connection ended before the response was complete.
     ended: AtomicBool,
-    torn: AtomicBool,
+    /// The connection ended with an error.
+    failed: AtomicBool,
 }
 
 impl ConnectionMonitor {
-    /// A new answer begins.
+    /// Prepares for the next response.
     pub fn reset(&self) {
-        [&self.over, &self.surplus, &self.ended, &self.torn]
-            .iter()
-            .for_each(|flag| flag.store(false, Ordering::Release));
+        for flag in [&self.complete, &self.surplus, &self.ended, &self.failed] {
+            flag.store(false, Ordering::Release);
+        }
     }
 
-    /// Lets the connection end by `end`, and tells whether more came than was announced.
-    pub fn surplus<T>(&self, end: impl FnOnce() -> T) -> (T, bool) {
-        self.over.store(true, Ordering::Release);
-        let result = end();
+    /// Runs `close`, which closes the connection. Also returns whether the server sent more than it announced.
+    pub fn detect_surplus<T>(&self, close: impl FnOnce() -> T) -> (T, bool) {
+        self.complete.store(true, Ordering::Release);
+        let result = close();
         (result, self.surplus.load(Ordering::Acquire))
     }
 
-    /// The connection ended by an error: a body that ends with it may be a part.
-    pub fn torn(&self) -> bool {
-        self.torn.load(Ordering::Acquire)
+    /// The connection ended with an error. A body that lasts until the connection closes may then be truncated.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
-    /// The connection ended at all: a body that tells its own end may be a part.
-    pub fn ended(&self) -> bool {
+    /// The connection ended, with or without an error. A chunked body may then be truncated.
+    pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 }
 
-/// An agent whose connections tell `monitor`. `forward`: requests go to this http proxy whole.
+/// An agent whose connections report to `monitor`. `forward`: a proxy that gets the requests and forwards them.
 pub fn agent(
     config: Config,
     tls: Option<Arc<ClientConfig>>,
-    forward: Option<Forward>,
+    forward: Option<ForwardProxy>,
     monitor: Arc<ConnectionMonitor>,
 ) -> Agent {
-    let watched = WatchConnector { forward: forward.clone(), monitor };
-    let plain =
+    let monitored = MonitorConnector { forward: forward.clone(), monitor };
+    let tcp =
         ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-    let resolver = ProxyResolver { proxy: forward.map(|forward| forward.proxy), inner: DefaultResolver::default() };
+    let resolver = ProxyResolver { proxy: forward.map(|forward| forward.address), inner: DefaultResolver::default() };
     match tls {
-        Some(tls) => Agent::with_parts(config, plain.chain(TlsConnector(tls)).chain(watched), resolver),
-        None => Agent::with_parts(config, plain.chain(watched), resolver),
+        Some(tls) => Agent::with_parts(config, tcp.chain(TlsConnector(tls)).chain(monitored), resolver),
+        None => Agent::with_parts(config, tcp.chain(monitored), resolver),
     }
 }
 
-/// An http proxy that takes requests for http servers as they are, with the whole URL in them: for
-/// these many proxies allow nothing else. (RFC 9112, 3.2.2)
+/// An http proxy that gets requests for http servers with the whole URL in the request line (RFC 9112, 3.2.2). Many
+/// proxies allow nothing else for http.
 #[derive(Clone, Debug)]
-pub struct Forward {
-    pub proxy: Uri,
+pub struct ForwardProxy {
+    pub address: Uri,
     /// The value of Proxy-Authorization.
-    pub login: Option<String>,
+    pub authorization: Option<String>,
 }
 
-/// Looks up the proxy in place of the server.
+/// Resolves the proxy's name instead of the server's.
 #[derive(Debug)]
 struct ProxyResolver {
     proxy: Option<Uri>,
@@ -95,81 +97,89 @@ impl Resolver for ProxyResolver {
     }
 }
 
-/// The last link of the chain of connectors.
+/// The last link in the chain of connectors.
 #[derive(Debug)]
-struct WatchConnector {
-    forward: Option<Forward>,
+struct MonitorConnector {
+    forward: Option<ForwardProxy>,
     monitor: Arc<ConnectionMonitor>,
 }
 
-impl<In: Transport> Connector<In> for WatchConnector {
-    type Out = Watched<In>;
+impl<In: Transport> Connector<In> for MonitorConnector {
+    type Out = MonitoredTransport<In>;
 
-    fn connect(&self, details: &ConnectionDetails, below: Option<In>) -> Result<Option<Self::Out>, Error> {
-        let prefix = self.forward.as_ref().zip(details.uri.authority()).map(|(forward, authority)| {
-            let login = forward.login.as_ref().map(|login| format!("Proxy-Authorization: {login}\r\n"));
-            (format!("http://{authority}"), login.unwrap_or_default())
+    fn connect(&self, details: &ConnectionDetails, inner: Option<In>) -> Result<Option<Self::Out>, Error> {
+        let rewrite = self.forward.as_ref().zip(details.uri.authority()).map(|(forward, authority)| {
+            let header = forward.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n"));
+            ProxyRewrite { server: format!("http://{authority}"), header: header.unwrap_or_default() }
         });
         let monitor = self.monitor.clone();
-        Ok(below.map(|below| Watched { below, prefix, monitor }))
+        Ok(inner.map(|inner| MonitoredTransport { inner, rewrite, monitor }))
     }
 }
 
-/// A connection under observation.
+/// What turns a request to a server into one to a forwarding proxy.
 #[derive(Debug)]
-struct Watched<T: Transport> {
-    below: T,
-    /// What makes a request one for a proxy: before the path, and behind the request line.
-    prefix: Option<(String, String)>,
+struct ProxyRewrite {
+    /// Inserted before the path: `http://host:port`.
+    server: String,
+    /// Inserted after the request line: a header, or nothing.
+    header: String,
+}
+
+/// A connection with a monitor.
+#[derive(Debug)]
+struct MonitoredTransport<T: Transport> {
+    inner: T,
+    rewrite: Option<ProxyRewrite>,
     monitor: Arc<ConnectionMonitor>,
 }
 
-impl<T: Transport> Transport for Watched<T> {
+impl<T: Transport> Transport for MonitoredTransport<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.below.buffers()
+        self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let output = &self.below.buffers().output()[..amount];
-        let line = output.windows(2).position(|pair| pair == b"\r\n");
-        let Some(((server, login), line)) = self.prefix.as_ref().zip(line).filter(|_| output.starts_with(b"GET /"))
+        let output = &self.inner.buffers().output()[..amount];
+        let line_end = output.windows(2).position(|pair| pair == b"\r\n");
+        let Some((rewrite, line_end)) = self.rewrite.as_ref().zip(line_end).filter(|_| output.starts_with(b"GET /"))
         else {
-            return self.below.transmit_output(amount, timeout);
+            return self.inner.transmit_output(amount, timeout);
         };
-        let (get, rest) = output.split_at(4);
-        let (path, headers) = rest.split_at(line + 2 - get.len());
-        let request = [get, server.as_bytes(), path, login.as_bytes(), headers].concat();
+        let (method, rest) = output.split_at("GET ".len());
+        let (path, headers) = rest.split_at(line_end + "\r\n".len() - method.len());
+        let request = [method, rewrite.server.as_bytes(), path, rewrite.header.as_bytes(), headers].concat();
         for part in request.chunks(amount.max(1)) {
-            self.below.buffers().output()[..part.len()].copy_from_slice(part);
-            self.below.transmit_output(part.len(), timeout)?;
+            self.inner.buffers().output()[..part.len()].copy_from_slice(part);
+            self.inner.transmit_output(part.len(), timeout)?;
         }
         Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let result = self.below.await_input(timeout);
-        self.monitor.torn.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
+        let result = self.inner.await_input(timeout);
+        self.monitor.failed.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
         self.monitor.ended.fetch_or(!matches!(result, Ok(true)), Ordering::AcqRel);
         result
     }
 
     fn is_open(&mut self) -> bool {
-        self.below.is_open()
+        self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.below.is_tls()
+        self.inner.is_tls()
     }
 }
 
-impl<T: Transport> Drop for Watched<T> {
+impl<T: Transport> Drop for MonitoredTransport<T> {
     fn drop(&mut self) {
-        if !self.monitor.over.load(Ordering::Acquire) {
+        if !self.monitor.complete.load(Ordering::Acquire) {
             return;
         }
-        // Used for one answer only, and that has been read: what is still to come is too much.
+        // The connection carried one response, and that has been read. Anything that still arrives is surplus.
         let wait = NextTimeout { after: CLOSE_GRACE.into(), reason: Timeout::PerRead, ..NextTimeout::default() };
-        let more = !self.below.buffers().input().is_empty() || matches!(self.below.await_input(wait), Ok(true));
+        let more = !self.inner.buffers().input().is_empty() || matches!(self.inner.await_input(wait), Ok(true));
         self.monitor.surplus.fetch_or(more, Ordering::AcqRel);
     }
 }
