@@ -1,5 +1,4 @@
-//! Promise 3: under the final name stands the old content or the whole new one, at every moment, and
-//! nothing else is left behind.
+//! Promise 3: at any moment, DST has either its old content or the complete new content, and no temporary file is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -18,40 +17,39 @@ fn signal(child: &Child, name: &str) {
     tool("kill", [&format!("-{name}"), &child.id().to_string()]);
 }
 
-/// A copy from a pipe that has been fed `len` bytes and stays open.
-fn half_a_copy(dst: &Path, len: usize, words: &[&str]) -> Child {
-    let mut child =
-        dio_cp().args(words).arg("-").arg(dst).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+/// Starts a copy from a pipe and writes `len` bytes to it. The pipe stays open.
+fn start_copy_from_pipe(dst: &Path, len: usize, args: &[&str]) -> Child {
+    let mut child = dio_cp().args(args).arg("-").arg(dst).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(&content(len)).unwrap();
     child
 }
 
-fn stderr(child: &mut Child) -> String {
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    said
+fn read_stderr(child: &mut Child) -> String {
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]
-fn sigkill_at_any_moment_leaves_the_old_content_or_the_new() {
+fn sigkill_at_any_moment_leaves_the_old_or_the_new_content() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 24_000_001), scratch.path("dst"));
     let (old, new) = (content(3_000_000), content(24_000_001));
     let (mut kept, mut replaced) = (0, 0);
-    // Kills from the very beginning to well behind the end, however fast this disk is.
+    // The time of a whole copy, so that the kills are spread from its start to well after its end.
     write(&dst, &old);
     let start = Instant::now();
     copies([&src, &dst]);
-    let whole = start.elapsed();
+    let copy_time = start.elapsed();
     for round in 0..60u32 {
         write(&dst, &old);
         let mut child = dio_cp().arg(&src).arg(&dst).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(whole * round / 30);
+        std::thread::sleep(copy_time * round / 30);
         child.kill().unwrap();
         child.wait().unwrap();
-        let found = fs::read(&dst).unwrap();
-        assert!(found == old || found == new, "round {round}: {} bytes", found.len());
-        if found == old {
+        let actual = fs::read(&dst).unwrap();
+        assert!(actual == old || actual == new, "round {round}: {} bytes", actual.len());
+        if actual == old {
             kept += 1
         } else {
             replaced += 1
@@ -62,7 +60,7 @@ fn sigkill_at_any_moment_leaves_the_old_content_or_the_new() {
 }
 
 #[test]
-fn every_signal_cleans_up_and_ends_the_program_by_that_signal() {
+fn a_signal_deletes_the_temporary_file_and_ends_the_program_by_that_signal() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
@@ -70,17 +68,17 @@ fn every_signal_cleans_up_and_ends_the_program_by_that_signal() {
             if existed {
                 write(&dst, b"old");
             }
-            // The pipe stays open: the signal must not wait for it.
-            let mut child = half_a_copy(&dst, 9_000_000, &[]);
-            let _open = child.stdin.take();
+            // The pipe stays open, so the copy waits for data when the signal arrives.
+            let mut child = start_copy_from_pipe(&dst, 9_000_000, &[]);
+            let _open_pipe = child.stdin.take();
             signal(&child, name);
             let start = Instant::now();
             let status = child.wait().unwrap();
             assert!(start.elapsed() < Duration::from_secs(5));
             assert_eq!(status.signal(), Some(number));
-            let said = stderr(&mut child);
-            let left = if existed { "is as it was" } else { "was not created" };
-            assert!(said.contains(left) && said.contains(&format!("SIG{name}")), "{said}");
+            let stderr = read_stderr(&mut child);
+            let state = if existed { "is as it was" } else { "was not created" };
+            assert!(stderr.contains(state) && stderr.contains(&format!("SIG{name}")), "{stderr}");
             assert_eq!(scratch.names(), if existed { vec!["dst"] } else { vec![] });
         }
         assert_eq!(fs::read(&dst).unwrap(), b"old");
@@ -89,7 +87,7 @@ fn every_signal_cleans_up_and_ends_the_program_by_that_signal() {
 }
 
 #[test]
-fn signals_that_were_ignored_stay_ignored() {
+fn a_signal_that_the_parent_ignored_stays_ignored() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     // What nohup(1) does.
@@ -110,40 +108,40 @@ fn signals_that_were_ignored_stay_ignored() {
 }
 
 #[test]
-fn sigusr1_prints_a_line_and_goes_on() {
+fn sigusr1_prints_the_progress_and_the_copy_continues() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
-    let mut child = half_a_copy(&dst, 9 << 20, &[]);
+    let mut child = start_copy_from_pipe(&dst, 9 << 20, &[]);
     std::thread::sleep(Duration::from_millis(200));
     signal(&child, "USR1");
     std::thread::sleep(Duration::from_millis(200));
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
-    let said = stderr(&mut child);
-    let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].starts_with("8388608 bytes (8.4 MB, 8.0 MiB) copied, "), "{said}");
-    assert!(lines[1].starts_with("9437184 bytes"), "{said}");
+    let stderr = read_stderr(&mut child);
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert!(lines[0].starts_with("8388608 bytes (8.4 MB, 8.0 MiB) copied, "), "{stderr}");
+    assert!(lines[1].starts_with("9437184 bytes"), "{stderr}");
     same(&dst, &content(9 << 20));
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly_by_sigpipe() {
+fn a_closed_output_pipe_ends_the_program_by_sigpipe_without_a_message() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 20 << 20);
     let mut child = dio_cp().arg(&src).arg("-").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut some = [0; 1000];
-    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let mut start = [0; 1000];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(13));
-    assert_eq!(stderr(&mut child), "");
+    assert_eq!(read_stderr(&mut child), "");
 }
 
 #[test]
-fn nothing_has_the_name_before_it_is_complete() {
+fn the_destination_does_not_exist_before_the_copy_is_complete() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
-    let mut child = half_a_copy(&dst, 9_000_000, &[]);
+    let mut child = start_copy_from_pipe(&dst, 9_000_000, &[]);
     std::thread::sleep(Duration::from_millis(150));
     assert_eq!(scratch.names(), Vec::<String>::new());
     drop(child.stdin.take());
@@ -152,26 +150,26 @@ fn nothing_has_the_name_before_it_is_complete() {
 }
 
 #[test]
-fn no_clobber_is_decided_when_the_file_gets_its_name() {
+fn no_clobber_is_checked_when_the_file_gets_its_name() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 100), scratch.path("dst"));
     write(&dst, b"old");
-    let said = fails(1, ["-n".as_ref(), src.as_os_str(), dst.as_os_str()]);
-    assert!(said.contains("exists"), "{said}");
+    let stderr = fails(1, ["-n".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert!(stderr.contains("exists"), "{stderr}");
     fs::remove_file(&dst).unwrap();
-    // It appears while the copy runs.
-    let mut child = half_a_copy(&dst, 5_000_000, &["-n"]);
+    // Another process creates it while the copy runs.
+    let mut child = start_copy_from_pipe(&dst, 5_000_000, &["-n"]);
     std::thread::sleep(Duration::from_millis(100));
-    write(&dst, b"somebody else's");
+    write(&dst, b"another process");
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert!(stderr(&mut child).contains("created by another process"));
-    assert_eq!(fs::read(&dst).unwrap(), b"somebody else's");
-    // Without -n the later one wins.
+    assert!(read_stderr(&mut child).contains("created by another process"));
+    assert_eq!(fs::read(&dst).unwrap(), b"another process");
+    // Without -n, the copy replaces it.
     fs::remove_file(&dst).unwrap();
-    let mut child = half_a_copy(&dst, 5_000_000, &[]);
+    let mut child = start_copy_from_pipe(&dst, 5_000_000, &[]);
     std::thread::sleep(Duration::from_millis(100));
-    write(&dst, b"somebody else's");
+    write(&dst, b"another process");
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     same(&dst, &content(5_000_000));
@@ -179,7 +177,7 @@ fn no_clobber_is_decided_when_the_file_gets_its_name() {
 }
 
 #[test]
-fn a_new_file_has_the_mode_of_the_source_under_the_umask() {
+fn a_new_file_has_the_mode_of_the_source_masked_by_the_umask() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 100), scratch.path("dst"));
     for (mode, umask, expected) in
@@ -212,14 +210,14 @@ fn a_replaced_file_keeps_its_mode_owner_and_extended_attributes() {
     let before = fs::metadata(&dst).unwrap();
     copies([&src, &dst]);
     let after = fs::metadata(&dst).unwrap();
-    assert_ne!(after.ino(), before.ino()); // it was replaced, not rewritten
+    assert_ne!(after.ino(), before.ino()); // the file was replaced, not overwritten
     assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
     assert_eq!(xattr::get(&dst, "user.origin").unwrap().as_deref(), Some(&b"here"[..]));
     same(&dst, &content(5000));
 }
 
 #[test]
-fn access_lists_are_kept_and_not_inherited_by_what_had_none() {
+fn a_replaced_file_keeps_its_acl_and_does_not_inherit_one() {
     if !has_tool("setfacl") {
         return skip("needs the tool setfacl");
     }
@@ -237,14 +235,14 @@ fn access_lists_are_kept_and_not_inherited_by_what_had_none() {
         copies([&src, path]);
         assert_eq!(acl(path), before);
     }
-    // A new file inherits, as any other would.
+    // A new file inherits the default ACL of the directory.
     let new = scratch.path("new");
     copies([&src, &new]);
     assert!(acl(&new).contains("user:4321:"), "{}", acl(&new));
 }
 
 #[test]
-fn preserve_keeps_times_owner_mode_and_extended_attributes_of_the_source() {
+fn preserve_copies_times_owner_mode_and_extended_attributes_of_the_source() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5001), scratch.path("dst"));
     fs::set_permissions(&src, Permissions::from_mode(0o751)).unwrap();
@@ -263,7 +261,7 @@ fn preserve_keeps_times_owner_mode_and_extended_attributes_of_the_source() {
 }
 
 #[test]
-fn in_place_keeps_the_inode_and_everything_outside_the_range() {
+fn in_place_keeps_the_inode_and_all_bytes_outside_the_range() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.file("dst", 20_000));
     let before = fs::metadata(&dst).unwrap();
@@ -274,7 +272,7 @@ fn in_place_keeps_the_inode_and_everything_outside_the_range() {
 }
 
 #[test]
-fn links_are_followed_and_dangling_ones_refused() {
+fn symbolic_links_are_followed_and_dangling_links_are_refused() {
     let scratch = Scratch::new();
     let (src, real, link) = (scratch.file("src", 5000), scratch.path("real"), scratch.path("link"));
     write(&real, b"old");
@@ -283,21 +281,21 @@ fn links_are_followed_and_dangling_ones_refused() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     same(&real, &content(5000));
     fs::remove_file(&real).unwrap();
-    let said = fails(1, [&src, &link]);
-    assert!(said.contains("symbolic link to a file that does not exist"), "{said}");
+    let stderr = fails(1, [&src, &link]);
+    assert!(stderr.contains("symbolic link to a file that does not exist"), "{stderr}");
     assert!(!real.exists());
 }
 
 #[test]
-fn the_same_file_is_refused_by_whatever_name() {
+fn a_copy_of_a_file_onto_itself_is_refused_under_any_name() {
     let scratch = Scratch::new();
     let (src, hard, soft) = (scratch.file("src", 5000), scratch.path("hard"), scratch.path("soft"));
     fs::hard_link(&src, &hard).unwrap();
     symlink(&src, &soft).unwrap();
     for (a, b) in [(&src, &src), (&src, &hard), (&soft, &src), (&src, &soft), (&hard, &soft)] {
         for option in ["-q", "--in-place"] {
-            let said = fails(1, [option.as_ref(), a.as_os_str(), b.as_os_str()]);
-            assert!(said.contains("same file"), "{said}");
+            let stderr = fails(1, [option.as_ref(), a.as_os_str(), b.as_os_str()]);
+            assert!(stderr.contains("same file"), "{stderr}");
         }
     }
     let file = fs::File::open(&src).unwrap();
@@ -310,52 +308,52 @@ fn the_same_file_is_refused_by_whatever_name() {
 }
 
 #[test]
-fn without_nameless_files_a_hidden_one_is_used_and_removed() {
+fn without_o_tmpfile_a_hidden_file_is_used_and_deleted() {
     needs_root_and!("mount");
     if !Path::new("/dev/fuse").exists() || !has_tool("bindfs") {
         return skip("needs FUSE and bindfs, a filesystem without O_TMPFILE");
     }
     let scratch = Scratch::new();
-    let (src, under, at) = (scratch.file("src", 9_000_001), scratch.path("under"), scratch.path("at"));
+    let (src, under, mount_point) = (scratch.file("src", 9_000_001), scratch.path("under"), scratch.path("mnt"));
     fs::create_dir(&under).unwrap();
-    fs::create_dir(&at).unwrap();
-    tool("bindfs", [&under, &at]);
-    let dst = at.join("dst");
+    fs::create_dir(&mount_point).unwrap();
+    tool("bindfs", [&under, &mount_point]);
+    let dst = mount_point.join("dst");
     let result = std::panic::catch_unwind(|| {
-        let said = copies(["-v".as_ref(), src.as_os_str(), dst.as_os_str()]);
-        assert!(said.contains("hidden name"), "{said}");
+        let stderr = copies(["-v".as_ref(), src.as_os_str(), dst.as_os_str()]);
+        assert!(stderr.contains("hidden name"), "{stderr}");
         same(&dst, &content(9_000_001));
         assert_eq!(fs::metadata(&dst).unwrap().mode() & 0o777, 0o644);
-        // A signal while it is there.
-        let mut child = half_a_copy(&dst, 9_000_000, &[]);
-        wait_until("there is a hidden file", || names(&under).len() == 2);
+        // After a signal, the hidden file is deleted.
+        let mut child = start_copy_from_pipe(&dst, 9_000_000, &[]);
+        wait_until("the hidden file exists", || names(&under).len() == 2);
         let hidden = names(&under).into_iter().find(|n| n != "dst").unwrap();
         assert!(hidden.starts_with(".dst."), "{hidden}");
         assert_eq!(fs::metadata(under.join(&hidden)).unwrap().mode() & 0o777, 0o600);
-        let open = child.stdin.take();
+        let open_pipe = child.stdin.take();
         signal(&child, "TERM");
         assert_eq!(child.wait().unwrap().signal(), Some(15));
-        drop(open);
-        // FUSE keeps a deleted file under another name until the last user has closed it.
+        drop(open_pipe);
+        // FUSE keeps a deleted file under another name until the last process has closed it.
         wait_until("the hidden file is gone", || names(&under) == ["dst"]);
-        // An error, and -n.
+        // The same after an error, and with -n.
         let mut command = dio_cp();
         command.args(["--size", "10", "-"]).arg(&dst);
         assert_eq!(feed(command, &content(5000), 1000).status.code(), Some(3));
         wait_until("the hidden file is gone", || names(&under) == ["dst"]);
-        let mut child = half_a_copy(&at.join("new"), 100, &["-n"]);
-        wait_until("there is a hidden file", || names(&under).len() == 2);
-        write(&at.join("new"), b"somebody else's");
+        let mut child = start_copy_from_pipe(&mount_point.join("new"), 100, &["-n"]);
+        wait_until("the hidden file exists", || names(&under).len() == 2);
+        write(&mount_point.join("new"), b"another process");
         drop(child.stdin.take());
         assert_eq!(child.wait().unwrap().code(), Some(1));
         wait_until("the hidden file is gone", || names(&under) == ["dst", "new"]);
     });
-    tool("umount", ["-l".as_ref(), at.as_os_str()]);
+    tool("umount", ["-l".as_ref(), mount_point.as_os_str()]);
     result.unwrap();
 }
 
 #[test]
-fn a_source_that_shrinks_publishes_nothing() {
+fn a_source_that_shrinks_is_an_error() {
     let scratch = Scratch::new();
     let (src, fifo, dst) = (scratch.path("src"), scratch.path("fifo"), scratch.path("dst"));
     tool("mkfifo", [&fifo]);
@@ -366,7 +364,7 @@ fn a_source_that_shrinks_publishes_nothing() {
             write(&src, &content(64 << 20));
         }
         write(&dst, b"old");
-        // Slow enough to be caught: one block at a time, to a reader that waits.
+        // The copy waits for the reader of the FIFO, so the source can be truncated in time.
         let mut child = dio_cp()
             .args(["-b", "4096", "--queue-depth", "1", "--sparse", if sparse_file { "never" } else { "auto" }])
             .arg(&src)
@@ -379,23 +377,23 @@ fn a_source_that_shrinks_publishes_nothing() {
         fs::File::options().write(true).open(&src).unwrap().set_len(5_000_000).unwrap();
         std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(1));
-        let said = stderr(&mut child);
-        assert!(said.contains("it shrank from"), "{said}");
+        let stderr = read_stderr(&mut child);
+        assert!(stderr.contains("it shrank from"), "{stderr}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     }
 }
 
 #[test]
-fn a_signal_does_not_wait_for_a_standard_error_that_nobody_reads() {
+fn a_signal_ends_the_program_even_if_standard_error_is_a_full_pipe() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     let (_reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&[b'x'; 65_536]).unwrap(); // full
+    writer.write_all(&[b'x'; 65_536]).unwrap(); // fills the pipe
     let mut child =
         dio_cp().arg("-").arg(&dst).stdin(Stdio::piped()).stderr(writer.try_clone().unwrap()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(&content(100)).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    let _open = child.stdin.take();
+    let _open_pipe = child.stdin.take();
     signal(&child, "USR1");
     signal(&child, "TERM");
     let start = Instant::now();
@@ -405,7 +403,7 @@ fn a_signal_does_not_wait_for_a_standard_error_that_nobody_reads() {
 }
 
 #[test]
-fn a_signal_at_the_end_and_the_end_itself_do_not_both_tell_their_story() {
+fn a_signal_near_the_end_gives_either_a_success_or_an_interruption_message() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 100_000), scratch.path("dst"));
     for round in 0..150u64 {
@@ -413,32 +411,33 @@ fn a_signal_at_the_end_and_the_end_itself_do_not_both_tell_their_story() {
         std::thread::sleep(Duration::from_micros(1000 + round * 50));
         let _ = Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status();
         let status = child.wait().unwrap();
-        let said = stderr(&mut child);
-        let (copied, ended) = (said.contains("B/s") && !said.contains("ended"), said.contains("ended by SIGTERM"));
-        assert!(said.lines().count() <= 2, "{said}");
-        assert!(status.success() || status.signal() == Some(15), "{status}: {said}");
-        assert!(!(ended && status.success()), "{status}: {said}");
-        assert!(copied || status.signal() == Some(15), "{status}: {said}");
+        let stderr = read_stderr(&mut child);
+        let (success_reported, interruption_reported) =
+            (stderr.contains("B/s") && !stderr.contains("ended"), stderr.contains("ended by SIGTERM"));
+        assert!(stderr.lines().count() <= 2, "{stderr}");
+        assert!(status.success() || status.signal() == Some(15), "{status}: {stderr}");
+        assert!(!(interruption_reported && status.success()), "{status}: {stderr}");
+        assert!(success_reported || status.signal() == Some(15), "{status}: {stderr}");
     }
 }
 
 #[test]
-fn a_source_that_changes_meanwhile_is_told() {
+fn a_source_that_changes_during_the_copy_is_reported() {
     let scratch = Scratch::new();
     let (src, fifo) = (scratch.file("src", 8 << 20), scratch.path("fifo"));
     tool("mkfifo", [&fifo]);
-    let words = ["-b", "4096", "--queue-depth", "1"];
-    let mut child = dio_cp().args(words).arg(&src).arg(&fifo).stderr(Stdio::piped()).spawn().unwrap();
+    let args = ["-b", "4096", "--queue-depth", "1"];
+    let mut child = dio_cp().args(args).arg(&src).arg(&fifo).stderr(Stdio::piped()).spawn().unwrap();
     let mut reader = fs::File::open(&fifo).unwrap();
     reader.read_exact(&mut vec![0; 4096]).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(&src).unwrap(), b"new", 0).unwrap();
     std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(stderr(&mut child).contains("changed during the copy"));
+    assert!(read_stderr(&mut child).contains("changed during the copy"));
 }
 
 #[test]
-fn a_parent_that_ignores_its_children_does_not_matter() {
+fn an_ignored_sigchld_does_not_affect_a_copy() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     write(&dst, b"old");
@@ -449,17 +448,17 @@ fn a_parent_that_ignores_its_children_does_not_matter() {
 }
 
 #[test]
-fn what_a_killed_child_did_not_do_is_done_all_the_same() {
+fn the_parent_renames_the_file_if_the_child_was_killed() {
     needs_root_and!("strace");
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     write(&dst, b"old");
-    // The child that names the file dies before its rename; the parent has a rename of its own.
-    let words =
+    // Kills the child process before its rename. The parent then renames the file itself.
+    let args =
         ["-f", "-qq", "-o", "/dev/null", "-e", "trace=rename", "-e", "inject=rename:signal=KILL:retval=0:when=1"];
-    let output = Command::new("strace").args(words).arg(env!("CARGO_BIN_EXE_dio-cp")).arg(&src).arg(&dst).output();
-    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
-    assert_eq!(scratch.names(), ["dst", "src"], "{said}");
-    let found = fs::read(&dst).unwrap();
-    assert!(found == b"old" || found == content(5000), "{said}");
+    let output = Command::new("strace").args(args).arg(env!("CARGO_BIN_EXE_dio-cp")).arg(&src).arg(&dst).output();
+    let stderr = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    assert_eq!(scratch.names(), ["dst", "src"], "{stderr}");
+    let actual = fs::read(&dst).unwrap();
+    assert!(actual == b"old" || actual == content(5000), "{stderr}");
 }

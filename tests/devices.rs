@@ -11,14 +11,14 @@ use common::*;
 
 const SIZE: usize = 24 << 20;
 
-/// What is on the device, read around the cache that another open may have.
-fn on(device: &Path) -> Vec<u8> {
+/// The content of the device, without pages that an open file descriptor may have cached.
+fn read_device(device: &Path) -> Vec<u8> {
     tool("blockdev", ["--flushbufs", device.to_str().unwrap()]);
     fs::read(device).unwrap()
 }
 
 #[test]
-fn any_offset_and_length_changes_nothing_else() {
+fn a_copy_to_any_offset_of_a_device_changes_no_other_byte() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     for sector in [512, 4096] {
@@ -35,25 +35,25 @@ fn any_offset_and_length_changes_nothing_else() {
             (700, SIZE - 700),
         ] {
             let src = scratch.file("src", len);
-            let seek_word = seek.to_string();
-            let words = ["-f", "--seek", &seek_word, src.to_str().unwrap(), disk.name()];
-            let said = copies(words);
-            assert!(!said.contains("not direct"), "{said}");
+            let seek_value = seek.to_string();
+            let args = ["-f", "--seek", &seek_value, src.to_str().unwrap(), disk.name()];
+            let stderr = copies(args);
+            assert!(!stderr.contains("not direct"), "{stderr}");
             expected[seek..seek + len].copy_from_slice(&content(len));
-            assert!(on(&disk.device) == expected, "{len} at {seek}, sector {sector}");
-            // And from a pipe, with other bytes.
+            assert!(read_device(&disk.device) == expected, "{len} at {seek}, sector {sector}");
+            // The same from a pipe, with other bytes.
             let bytes: Vec<u8> = content(len).iter().map(|b| !b).collect();
             let mut command = dio_cp();
-            command.args(["-f", "--seek", &seek_word, "-", disk.name()]);
+            command.args(["-f", "--seek", &seek_value, "-", disk.name()]);
             assert!(feed(command, &bytes, 70_000).status.success());
             expected[seek..seek + len].copy_from_slice(&bytes);
-            assert!(on(&disk.device) == expected, "{len} at {seek} from a pipe, sector {sector}");
+            assert!(read_device(&disk.device) == expected, "{len} at {seek} from a pipe, sector {sector}");
         }
     }
 }
 
 #[test]
-fn a_device_is_read_whole_or_in_part() {
+fn a_device_is_copied_completely_or_in_part() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     for sector in [512, 4096] {
@@ -65,19 +65,19 @@ fn a_device_is_read_whole_or_in_part() {
         same(&dst, &content(SIZE));
         copies([disk.name(), dst.to_str().unwrap(), "--skip", "12345", "--count", "1000001"]);
         same(&dst, &content(SIZE)[12_345..1_012_346]);
-        // Into a directory, under its own name; and from device to device.
+        // Into a directory, where the copy has the device's name; and from device to device.
         let dir = scratch.path("dir");
         fs::create_dir_all(&dir).unwrap();
         copies([disk.name(), dir.to_str().unwrap()]);
         same(&dir.join(disk.device.file_name().unwrap()), &content(SIZE));
         let other = Loop::new(&scratch, SIZE as u64, 512);
         copies(["-f", disk.name(), other.name()]);
-        assert!(on(&other.device) == content(SIZE));
+        assert!(read_device(&other.device) == content(SIZE));
     }
 }
 
 #[test]
-fn neither_side_of_a_device_copy_is_cached() {
+fn copies_from_and_to_a_device_leave_no_cached_page() {
     needs_root_and!("losetup", "blockdev");
     if !can_count_pages() {
         return skip("needs cachestat (Linux 6.5)");
@@ -94,43 +94,43 @@ fn neither_side_of_a_device_copy_is_cached() {
 }
 
 #[test]
-fn holes_are_written_as_zeros() {
+fn holes_are_written_to_a_device_as_zeros() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let src = scratch.path("src");
     sparse(&src, SIZE as u64, &[(5_000_001, 100), (9 << 20, 70_000)]);
-    for sparse_word in ["auto", "always"] {
+    for sparse_mode in ["auto", "always"] {
         let disk = Loop::new(&scratch, SIZE as u64, 512);
         let full = scratch.file("full", SIZE);
         copies(["-f", full.to_str().unwrap(), disk.name()]);
-        copies(["-f", "--sparse", sparse_word, src.to_str().unwrap(), disk.name()]);
-        assert!(on(&disk.device) == fs::read(&src).unwrap(), "{sparse_word}");
+        copies(["-f", "--sparse", sparse_mode, src.to_str().unwrap(), disk.name()]);
+        assert!(read_device(&disk.device) == fs::read(&src).unwrap(), "{sparse_mode}");
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_the_first_write() {
+fn a_source_that_is_too_large_is_refused_before_the_first_write() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, 1 << 20, 512);
     let src = scratch.file("src", (1 << 20) + 1);
-    let said = fails(1, ["-f", src.to_str().unwrap(), disk.name()]);
-    assert!(said.contains("too small") && said.contains("1048576"), "{said}");
-    let said = fails(1, ["-f", "--seek", "2", "--count", "1M", src.to_str().unwrap(), disk.name()]);
-    assert!(said.contains("too small"), "{said}");
+    let stderr = fails(1, ["-f", src.to_str().unwrap(), disk.name()]);
+    assert!(stderr.contains("too small") && stderr.contains("1048576"), "{stderr}");
+    let stderr = fails(1, ["-f", "--seek", "2", "--count", "1M", src.to_str().unwrap(), disk.name()]);
+    assert!(stderr.contains("too small"), "{stderr}");
     fails(2, ["-f", "--seek", "2M", src.to_str().unwrap(), disk.name()]);
-    assert!(on(&disk.device).iter().all(|b| *b == 0));
-    // From a pipe it shows when the device is full.
+    assert!(read_device(&disk.device).iter().all(|b| *b == 0));
+    // The length of a pipe is unknown, so the copy fails when the device is full.
     let mut command = dio_cp();
     command.args(["-f", "-", disk.name()]);
     let output = feed(command, &content(3 << 20), 65_536);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("No space left") && said.contains("may be partly overwritten"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("No space left") && stderr.contains("may be partly overwritten"), "{stderr}");
 }
 
 #[test]
-fn a_mounted_device_is_refused_and_the_mount_named() {
+fn a_mounted_device_is_refused_and_the_error_names_the_mount_point() {
     needs_root_and!("losetup", "mkfs.ext4");
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
@@ -138,42 +138,42 @@ fn a_mounted_device_is_refused_and_the_mount_named() {
     tool("mkfs.ext4", ["-q", disk.name()]);
     let name = disk.name().to_string();
     let mount = Mount::with(&scratch, &[&name], Some(disk));
-    let said = fails(1, ["-f", src.to_str().unwrap(), &name]);
-    assert!(said.contains(&format!("mounted on {}", mount.at.display())), "{said}");
+    let stderr = fails(1, ["-f", src.to_str().unwrap(), &name]);
+    assert!(stderr.contains(&format!("mounted on {}", mount.at.display())), "{stderr}");
 }
 
 #[test]
-fn without_a_terminal_it_needs_force() {
+fn without_a_terminal_a_copy_to_a_device_needs_force() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
     let disk = Loop::new(&scratch, SIZE as u64, 512);
-    let said = fails(2, [src.to_str().unwrap(), disk.name()]);
-    assert!(said.contains("-f") && said.contains("24.0 MiB"), "{said}");
-    assert!(on(&disk.device).iter().all(|b| *b == 0));
+    let stderr = fails(2, [src.to_str().unwrap(), disk.name()]);
+    assert!(stderr.contains("-f") && stderr.contains("24.0 MiB"), "{stderr}");
+    assert!(read_device(&disk.device).iter().all(|b| *b == 0));
 }
 
 #[test]
-fn on_a_terminal_it_asks_once() {
+fn on_a_terminal_a_copy_to_a_device_asks_once() {
     needs_root_and!("losetup", "blockdev", "script");
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
     let disk = Loop::new(&scratch, SIZE as u64, 512);
     let line = format!("{} {} {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), disk.name());
-    for (answer, status, first) in [("n\n", 1, 0), ("\n", 1, 0), ("y\n", 0, content(5000)[0])] {
+    for (answer, status, first_byte) in [("n\n", 1, 0), ("\n", 1, 0), ("y\n", 0, content(5000)[0])] {
         let mut command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).stdout(Stdio::piped());
         let output = feed(command, answer.as_bytes(), 10);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(status), "{said}");
-        assert_eq!(said.matches("[y/N]").count(), 1, "{said}");
-        assert!(said.contains("24.0 MiB") && said.contains(disk.backing.to_str().unwrap()), "{said}");
-        assert_eq!(on(&disk.device)[0], first, "{said}");
+        let stderr = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert_eq!(stderr.matches("[y/N]").count(), 1, "{stderr}");
+        assert!(stderr.contains("24.0 MiB") && stderr.contains(disk.backing.to_str().unwrap()), "{stderr}");
+        assert_eq!(read_device(&disk.device)[0], first_byte, "{stderr}");
     }
 }
 
 #[test]
-fn a_loop_device_and_the_file_behind_it_are_the_same() {
+fn a_loop_device_and_its_backing_file_are_the_same_file() {
     needs_root_and!("losetup");
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, SIZE as u64, 512);
@@ -190,23 +190,23 @@ fn a_loop_device_and_the_file_behind_it_are_the_same() {
 }
 
 #[test]
-fn a_block_size_that_does_not_suit_the_sectors_is_refused() {
+fn a_block_size_that_is_no_multiple_of_the_sector_size_is_refused() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let src = scratch.file("src", 50_000);
     let disk = Loop::new(&scratch, SIZE as u64, 4096);
-    let said = fails(2, ["-f", "-b", "512", src.to_str().unwrap(), disk.name()]);
-    assert!(said.contains("multiple of 4096") && said.contains("--block-size 4096"), "{said}");
-    assert!(!said.contains("overwritten"), "{said}");
-    let said = fails(2, ["-b", "512", disk.name(), scratch.path("dst").to_str().unwrap()]);
-    assert!(said.contains("multiple of 4096"), "{said}");
-    let small = Loop::new(&scratch, SIZE as u64, 512);
-    copies(["-f", "-b", "512", src.to_str().unwrap(), small.name()]);
-    assert!(on(&small.device)[..50_000] == content(50_000));
+    let stderr = fails(2, ["-f", "-b", "512", src.to_str().unwrap(), disk.name()]);
+    assert!(stderr.contains("multiple of 4096") && stderr.contains("--block-size 4096"), "{stderr}");
+    assert!(!stderr.contains("overwritten"), "{stderr}");
+    let stderr = fails(2, ["-b", "512", disk.name(), scratch.path("dst").to_str().unwrap()]);
+    assert!(stderr.contains("multiple of 4096"), "{stderr}");
+    let small_sectors = Loop::new(&scratch, SIZE as u64, 512);
+    copies(["-f", "-b", "512", src.to_str().unwrap(), small_sectors.name()]);
+    assert!(read_device(&small_sectors.device)[..50_000] == content(50_000));
 }
 
 #[test]
-fn unreadable_sectors_are_an_error_with_their_offset() {
+fn a_read_error_is_reported_with_its_offset() {
     needs_root_and!("losetup");
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, SIZE as u64, 512);
@@ -214,25 +214,25 @@ fn unreadable_sectors_are_an_error_with_their_offset() {
     fs::File::options().write(true).open(&disk.backing).unwrap().set_len(9 << 20).unwrap();
     let dst = scratch.path("dst");
     write(&dst, b"old");
-    let said = fails(1, ["-b", "1M", "--queue-depth", "1", disk.name(), dst.to_str().unwrap()]);
-    assert!(said.contains("Input/output error") && said.contains(" at 9.0 MiB"), "{said}");
-    assert!(said.contains("is as it was"), "{said}");
+    let stderr = fails(1, ["-b", "1M", "--queue-depth", "1", disk.name(), dst.to_str().unwrap()]);
+    assert!(stderr.contains("Input/output error") && stderr.contains(" at 9.0 MiB"), "{stderr}");
+    assert!(stderr.contains("is as it was"), "{stderr}");
     assert_eq!(fs::read(&dst).unwrap(), b"old");
 }
 
 #[test]
-fn standard_output_that_is_a_device_is_not_written_unasked() {
+fn a_device_as_standard_output_needs_force() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
     let disk = Loop::new(&scratch, SIZE as u64, 512);
-    let to_disk = |words: &[&str]| {
+    let to_disk = |args: &[&str]| {
         let out = fs::File::options().write(true).open(&disk.device).unwrap();
-        dio_cp().args(words).arg(&src).arg("-").stdout(out).output().unwrap()
+        dio_cp().args(args).arg(&src).arg("-").stdout(out).output().unwrap()
     };
     let output = to_disk(&[]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(on(&disk.device).iter().all(|b| *b == 0));
+    assert!(read_device(&disk.device).iter().all(|b| *b == 0));
     assert!(to_disk(&["-f"]).status.success());
-    assert!(on(&disk.device)[..5000] == content(5000));
+    assert!(read_device(&disk.device)[..5000] == content(5000));
 }

@@ -1,4 +1,4 @@
-//! Promise 1: DST has SRC's bytes and length, whatever the length, the alignment, the short reads.
+//! Promise 1: DST has exactly SRC's bytes and length, for any length and alignment, and with short reads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -11,8 +11,7 @@ use std::process::{Command, Stdio};
 
 use common::*;
 
-/// Every length around every boundary there is: nothing, a byte, sectors, pages, blocks, and the
-/// whole queue.
+/// Lengths at and around each boundary: zero, a sector, a page, a block, and all blocks of the queue.
 fn lengths(block: usize, depth: usize) -> Vec<usize> {
     let boundaries = [0, 512, 4096, block, block * depth, block * (depth + 1)];
     let mut lengths: Vec<usize> =
@@ -22,15 +21,16 @@ fn lengths(block: usize, depth: usize) -> Vec<usize> {
     lengths
 }
 
-const SHAPES: [(usize, usize); 5] = [(4096, 1), (4096, 4), (8192, 3), (65536, 2), (1 << 20, 4)];
+/// Block sizes and queue depths.
+const BLOCKS_AND_DEPTHS: [(usize, usize); 5] = [(4096, 1), (4096, 4), (8192, 3), (65536, 2), (1 << 20, 4)];
 
 #[test]
-fn every_length_from_file_to_file() {
+fn files_of_every_length_are_copied_exactly() {
     let scratch = Scratch::new();
-    for (block, depth) in SHAPES {
+    for (block, depth) in BLOCKS_AND_DEPTHS {
         for len in lengths(block, depth) {
             let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
-            let said = copies([
+            let stderr = copies([
                 "-b".as_ref(),
                 block.to_string().as_ref(),
                 "--queue-depth".as_ref(),
@@ -38,17 +38,17 @@ fn every_length_from_file_to_file() {
                 src.as_os_str(),
                 dst.as_os_str(),
             ]);
-            assert!(said.lines().last().unwrap().starts_with(&format!("{len} byte")), "{said}");
+            assert!(stderr.lines().last().unwrap().starts_with(&format!("{len} byte")), "{stderr}");
             same(&dst, &content(len));
         }
     }
 }
 
 #[test]
-fn every_length_through_pipes_however_short_the_writes() {
+fn pipes_of_every_length_are_copied_exactly_with_writes_of_any_size() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
-    for (block, depth) in SHAPES {
+    for (block, depth) in BLOCKS_AND_DEPTHS {
         for (i, len) in lengths(block, depth).into_iter().enumerate() {
             let chunk = [1000, 4096, 65_536, 70_001][i % 4];
             let mut command = dio_cp();
@@ -61,16 +61,16 @@ fn every_length_through_pipes_however_short_the_writes() {
 }
 
 #[test]
-fn every_length_from_file_and_pipe_to_standard_output() {
+fn files_and_pipes_of_every_length_are_copied_exactly_to_standard_output() {
     let scratch = Scratch::new();
-    for (block, depth) in SHAPES {
+    for (block, depth) in BLOCKS_AND_DEPTHS {
         for len in lengths(block, depth) {
             let src = scratch.file("src", len);
-            let words = ["-q", "-b", &block.to_string(), "--queue-depth", &depth.to_string()];
-            let output = dio_cp().args(words).arg(&src).arg("-").output().unwrap();
+            let args = ["-q", "-b", &block.to_string(), "--queue-depth", &depth.to_string()];
+            let output = dio_cp().args(args).arg(&src).arg("-").output().unwrap();
             assert!(output.status.success() && output.stdout == content(len), "file, {len}");
             let mut command = dio_cp();
-            command.args(words).args(["-", "-"]);
+            command.args(args).args(["-", "-"]);
             let output = feed(command, &content(len), 65_536);
             assert!(output.status.success() && output.stdout == content(len), "pipe, {len}");
         }
@@ -78,7 +78,7 @@ fn every_length_from_file_and_pipe_to_standard_output() {
 }
 
 #[test]
-fn a_pipe_that_gives_single_bytes_still_makes_full_blocks() {
+fn a_pipe_that_delivers_single_bytes_is_copied_exactly() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     let mut command = dio_cp();
@@ -88,7 +88,7 @@ fn a_pipe_that_gives_single_bytes_still_makes_full_blocks() {
 }
 
 #[test]
-fn a_fifo_is_a_source_and_a_destination() {
+fn a_fifo_may_be_source_and_destination() {
     let scratch = Scratch::new();
     let (a, b, dst) = (scratch.path("a"), scratch.path("b"), scratch.path("dst"));
     tool("mkfifo", [&a, &b]);
@@ -103,7 +103,7 @@ fn a_fifo_is_a_source_and_a_destination() {
 }
 
 #[test]
-fn a_character_device_with_count() {
+fn a_character_device_is_copied_up_to_count() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     copies(["/dev/zero", dst.to_str().unwrap(), "--count", "10M"]);
@@ -114,7 +114,7 @@ fn a_character_device_with_count() {
 }
 
 #[test]
-fn made_up_files_are_read_until_they_end() {
+fn proc_and_sys_files_are_read_to_their_end() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     for file in
@@ -125,15 +125,15 @@ fn made_up_files_are_read_until_they_end() {
         }
         copies([file, dst.to_str().unwrap()]);
         if file != "/proc/cpuinfo" {
-            same(&dst, &fs::read(file).unwrap()); // cpuinfo has the frequency of the moment
+            same(&dst, &fs::read(file).unwrap()); // cpuinfo has the current frequencies, which change
         }
         assert!(fs::metadata(&dst).unwrap().len() > 0, "{file}");
-        fs::remove_file(&dst).unwrap(); // it has the mode of its source, which may be 0444
+        fs::remove_file(&dst).unwrap(); // it has the mode of the source, which may be read-only
     }
 }
 
 #[test]
-fn standard_input_that_is_a_file_is_read_from_its_position_and_left_behind_what_was_copied() {
+fn a_file_as_standard_input_is_read_from_its_position_and_left_after_the_copied_bytes() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 100_000);
     let dst = scratch.path("dst");
@@ -145,16 +145,16 @@ fn standard_input_that_is_a_file_is_read_from_its_position_and_left_behind_what_
     let mut rest = Vec::new();
     file.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, &content(100_000)[51_000..]);
-    // Behind the end there is nothing, and nothing wrong.
+    // A position past the end gives an empty copy and no error.
     std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(100_005)).unwrap();
     assert!(dio_cp().arg("-").arg(&dst).stdin(file).stderr(Stdio::null()).status().unwrap().success());
     same(&dst, &[]);
 }
 
 #[test]
-fn standard_input_that_may_not_be_opened_again_is_read_uncached() {
+fn a_file_as_standard_input_that_cannot_be_reopened_is_read_uncached() {
     needs_root_and!("setpriv");
-    // On a path that anybody may pass, unlike the target directory perhaps: standard streams only.
+    // Another user may not reach the target directory, so the binary is copied, and only standard streams are used.
     let scratch = Scratch::new();
     let src = scratch.file("src", 9_000_001);
     fs::set_permissions(&src, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -168,74 +168,74 @@ fn standard_input_that_may_not_be_opened_again_is_read_uncached() {
         command.stdin(File::open(&src).unwrap()).output().unwrap()
     };
     let output = run("auto");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.stdout == content(9_000_001), "{said}");
-    assert!(said.contains("not direct: 9000001 bytes of standard input read uncached"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout == content(9_000_001), "{stderr}");
+    assert!(stderr.contains("not direct: 9000001 bytes of standard input read uncached"), "{stderr}");
     assert_eq!(cached_pages(&src), 0);
     assert_eq!(run("always").status.code(), Some(4));
     fs::remove_file(&binary).unwrap();
 }
 
 #[test]
-fn standard_output_that_is_a_file_is_written_at_its_position() {
+fn a_file_as_standard_output_is_written_at_its_position() {
     let scratch = Scratch::new();
     let (src, out) = (scratch.file("src", 70_000), scratch.path("out"));
     let mut file = File::create(&out).unwrap();
     file.write_all(b"before ").unwrap();
     assert!(dio_cp().arg(&src).arg("-").stdout(file.try_clone().unwrap()).output().unwrap().status.success());
-    file.write_all(b" behind").unwrap();
-    same(&out, &[b"before ", &content(70_000)[..], b" behind"].concat());
+    file.write_all(b" after").unwrap();
+    same(&out, &[b"before ", &content(70_000)[..], b" after"].concat());
 }
 
 #[test]
-fn offsets_beyond_four_gibibytes() {
+fn offsets_above_4_gib_are_copied_exactly() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
-    let (len, at) = ((5u64 << 30) + 12_345, (4u64 << 30) + 5);
-    sparse(&src, len, &[(0, 5000), (at, 100_000), (len - 700, 700)]);
+    let (len, offset) = ((5u64 << 30) + 12_345, (4u64 << 30) + 5);
+    sparse(&src, len, &[(0, 5000), (offset, 100_000), (len - 700, 700)]);
     copies([&src, &dst]);
     let copy = File::open(&dst).unwrap();
     assert_eq!(copy.metadata().unwrap().len(), len);
-    for (at, size) in [(0, 5000), (at, 100_000), (len - 700, 700)] {
-        let mut found = vec![0; size];
-        copy.read_exact_at(&mut found, at).unwrap();
-        assert_eq!(found, content(size), "at {at}");
+    for (offset, size) in [(0, 5000), (offset, 100_000), (len - 700, 700)] {
+        let mut actual = vec![0; size];
+        copy.read_exact_at(&mut actual, offset).unwrap();
+        assert_eq!(actual, content(size), "at {offset}");
     }
     assert!(allocated(&dst) < 1 << 20);
-    // And all of it through a pipe, where the holes are zeros.
+    // The same through a pipe, where the holes are zeros.
     let command = format!("{} -q {} - | cmp - {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
     tool("sh", ["-c", &command]);
 }
 
 #[test]
-fn more_than_one_system_call_can_move_is_not_cut_off() {
+fn more_data_than_one_system_call_can_transfer_is_not_truncated() {
     let scratch = Scratch::new();
     let src = scratch.path("src");
     sparse(&src, 3 << 30, &[((3 << 30) - 10, 10)]);
-    // One block of 1 GiB per call, 3 GiB of data as --sparse never sees them.
-    let words = ["-q", "--sparse", "never", "-b", "1G", "--queue-depth", "1"];
-    let mut child = dio_cp().args(words).arg(&src).arg("-").stdout(Stdio::piped()).spawn().unwrap();
+    // One block of 1 GiB per call. With --sparse never, the holes are data, so 3 GiB are read.
+    let args = ["-q", "--sparse", "never", "-b", "1G", "--queue-depth", "1"];
+    let mut child = dio_cp().args(args).arg(&src).arg("-").stdout(Stdio::piped()).spawn().unwrap();
     let mut count =
         Command::new("wc").arg("-c").stdin(child.stdout.take().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    count.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said.trim(), (3u64 << 30).to_string());
+    let mut bytes = String::new();
+    count.stdout.take().unwrap().read_to_string(&mut bytes).unwrap();
+    assert_eq!(bytes.trim(), (3u64 << 30).to_string());
     assert!(child.wait().unwrap().success() && count.wait().unwrap().success());
 }
 
 #[test]
-fn holes_stay_holes_become_holes_or_are_written() {
+fn sparse_keeps_holes_makes_holes_or_writes_zeros() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     sparse(&src, 40 << 20, &[(3 << 20, 100_000), (20 << 20, 1 << 20), ((40 << 20) - 100, 100)]);
     let bytes = fs::read(&src).unwrap();
-    for (sparse, most) in [("auto", 2 << 20), ("always", 2 << 20), ("never", u64::MAX)] {
+    for (sparse, limit) in [("auto", 2 << 20), ("always", 2 << 20), ("never", u64::MAX)] {
         copies(["--sparse".as_ref(), sparse.as_ref(), src.as_os_str(), dst.as_os_str()]);
         same(&dst, &bytes);
-        assert!(allocated(&dst) <= most, "{sparse}: {}", allocated(&dst));
+        assert!(allocated(&dst) <= limit, "{sparse}: {}", allocated(&dst));
         assert!(sparse != "never" || allocated(&dst) >= 40 << 20, "{}", allocated(&dst));
     }
-    // Zeros that are no holes: auto writes them, always does not, from a pipe too.
+    // Zeros in a source without holes: auto writes them; always makes holes, from a pipe, too.
     write(&src, &bytes);
     copies([&src, &dst]);
     assert!(allocated(&dst) >= 40 << 20);
@@ -250,7 +250,7 @@ fn holes_stay_holes_become_holes_or_are_written() {
 }
 
 #[test]
-fn a_file_that_is_one_hole() {
+fn a_file_that_is_one_hole_is_copied_as_a_hole() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     for len in [1, 4096, 5000, 9 << 20] {
@@ -262,7 +262,7 @@ fn a_file_that_is_one_hole() {
 }
 
 #[test]
-fn a_thousand_extents() {
+fn a_file_with_a_thousand_extents_is_copied_exactly() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     let pieces: Vec<(u64, usize)> = (0..1000).map(|i| (i * 65_536 + (i % 7) * 512, 1000 + i as usize)).collect();
@@ -273,7 +273,7 @@ fn a_thousand_extents() {
 }
 
 #[test]
-fn the_size_must_be_as_announced() {
+fn the_size_must_be_the_one_given_by_size() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 10_000), scratch.path("dst"));
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
@@ -293,8 +293,8 @@ fn the_size_must_be_as_announced() {
         let mut command = dio_cp();
         command.args(["-", d, "--size", size]);
         let output = feed(command, &content(len), 65_536);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(status), "{len} as {size}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{len} as {size}: {stderr}");
         assert_eq!(dst.exists(), status == 0, "{len} as {size}");
         let _ = fs::remove_file(&dst);
     }

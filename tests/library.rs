@@ -1,4 +1,4 @@
-//! The public face: `DirectWriter` by itself, and what `copy` reports.
+//! The public API: `DirectWriter`, and the report of `copy`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -17,7 +17,7 @@ fn report(src: &Path, dst: &Path, direct: DirectPolicy) -> Report {
 }
 
 #[test]
-fn the_report_counts_every_byte_by_its_way() {
+fn the_report_counts_bytes_by_how_they_were_transferred() {
     let scratch = Scratch::new();
     let len = 5_000_001;
     let (src, dst) = (scratch.file("src", len), scratch.path("dst"));
@@ -45,7 +45,7 @@ fn the_report_counts_every_byte_by_its_way() {
 }
 
 #[test]
-fn on_btrfs_only_files_without_checksums_count_as_direct() {
+fn on_btrfs_only_writes_to_files_without_checksums_count_as_direct() {
     needs_root_and!("losetup", "mkfs.btrfs", "chattr");
     let scratch = Scratch::new();
     let mount = Mount::filesystem(&scratch, "btrfs", 400 << 20, 512);
@@ -64,7 +64,7 @@ fn on_btrfs_only_files_without_checksums_count_as_direct() {
 }
 
 #[test]
-fn a_writer_takes_any_chunking_and_leaves_nothing_cached() {
+fn a_writer_accepts_chunks_of_any_size_and_leaves_no_cached_page() {
     let scratch = Scratch::new();
     let path = scratch.path("out");
     for (len, chunk) in [(0, 1), (1, 1), (4096, 4096), (4097, 13), ((9 << 20) + 5, 100_003)] {
@@ -83,7 +83,7 @@ fn a_writer_takes_any_chunking_and_leaves_nothing_cached() {
 }
 
 #[test]
-fn a_writer_takes_positional_writes_from_several_threads() {
+fn a_writer_accepts_writes_at_offsets_from_several_threads() {
     let scratch = Scratch::new();
     let path = scratch.path("out");
     let bytes = content(3_000_017);
@@ -105,7 +105,7 @@ fn a_writer_takes_positional_writes_from_several_threads() {
 }
 
 #[test]
-fn a_writer_on_an_open_file_changes_only_what_it_writes() {
+fn a_writer_on_an_existing_file_changes_only_the_written_ranges() {
     let scratch = Scratch::new();
     let path = scratch.file("out", 50_000);
     let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -123,13 +123,13 @@ fn a_writer_on_an_open_file_changes_only_what_it_writes() {
     expected.extend(b"end");
     same(&path, &expected);
     if can_count_pages() {
-        make_cold(&path); // `same` read it
+        make_cold(&path); // `same` has cached it
         assert_eq!(cached_pages(&path), 0);
     }
 }
 
 #[test]
-fn a_writer_without_space_fails_and_stays_failed() {
+fn after_a_write_error_a_writer_keeps_failing() {
     let mut writer = DirectWriter::new(File::options().write(true).open("/dev/full").unwrap()).unwrap();
     let error = io::copy(&mut io::repeat(1).take(9 << 20), &mut writer).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(28));
@@ -139,7 +139,7 @@ fn a_writer_without_space_fails_and_stays_failed() {
 }
 
 #[test]
-fn an_abandoned_copy_publishes_nothing() {
+fn a_copy_that_was_abandoned_before_its_start_creates_no_file() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     let cleanup = Cleanup::default();
@@ -149,7 +149,7 @@ fn an_abandoned_copy_publishes_nothing() {
 }
 
 #[test]
-fn a_writer_on_a_file_that_cannot_be_read_merges_all_the_same() {
+fn a_writer_on_a_write_only_file_keeps_the_other_bytes_of_partial_blocks() {
     let scratch = Scratch::new();
     let path = scratch.file("out", 50_000);
     let writer = DirectWriter::new(File::options().write(true).open(&path).unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! Promise 5: memory does not grow with size, and a 32 MiB container is enough, page cache included.
+//! Promise 5: memory use does not grow with the size of the copy, and a container of 32 MiB is enough, page cache
+//! included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -12,13 +13,13 @@ use std::process::{Command, Stdio};
 use common::*;
 
 /// A memory cgroup with a limit, version 1 or 2.
-struct Group {
+struct LimitedCgroup {
     path: PathBuf,
     v2: bool,
 }
 
-impl Group {
-    /// None, with a word, where there is no memory controller to be had.
+impl LimitedCgroup {
+    /// None, with a message, if there is no memory controller.
     fn new(name: &str, limit: u64) -> Option<Self> {
         let root = Path::new("/sys/fs/cgroup");
         let v2 = fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|c| c.contains("memory"));
@@ -36,7 +37,7 @@ impl Group {
         Some(Self { path, v2 })
     }
 
-    /// A shell's command line, inside.
+    /// A shell that runs this command line in the cgroup.
     fn sh(&self, line: &str) -> Command {
         let mut command = Command::new("sh");
         let procs = self.path.join("cgroup.procs");
@@ -44,19 +45,19 @@ impl Group {
         command
     }
 
-    /// `dio-cp` with these words, inside.
-    fn dio_cp(&self, words: &str) -> Command {
-        self.sh(&format!("{} {words}", env!("CARGO_BIN_EXE_dio-cp")))
+    /// `dio-cp` with these arguments, in the cgroup.
+    fn dio_cp(&self, args: &str) -> Command {
+        self.sh(&format!("{} {args}", env!("CARGO_BIN_EXE_dio-cp")))
     }
 
-    /// The most bytes that were ever charged.
+    /// The peak of the charged bytes.
     fn peak(&self) -> u64 {
         let file = if self.v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
         fs::read_to_string(self.path.join(file)).unwrap().trim().parse().unwrap()
     }
 }
 
-impl Drop for Group {
+impl Drop for LimitedCgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
     }
@@ -65,8 +66,8 @@ impl Drop for Group {
 const LIMIT: u64 = 32 << 20;
 
 #[test]
-fn a_copy_many_times_the_limit_fits_with_its_page_cache() {
-    let Some(group) = Group::new("file", LIMIT) else { return };
+fn a_copy_larger_than_the_limit_stays_below_it() {
+    let Some(group) = LimitedCgroup::new("file", LIMIT) else { return };
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", (300 << 20) + 77), scratch.path("dst"));
     make_cold(&src);
@@ -77,8 +78,8 @@ fn a_copy_many_times_the_limit_fits_with_its_page_cache() {
 }
 
 #[test]
-fn a_stream_many_times_the_limit_fits_too() {
-    let Some(group) = Group::new("pipe", LIMIT) else { return };
+fn a_stream_larger_than_the_limit_stays_below_it() {
+    let Some(group) = LimitedCgroup::new("pipe", LIMIT) else { return };
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     let output = feed(group.dio_cp(&format!("- {}", dst.display())), &content(200 << 20), 1 << 20);
@@ -88,15 +89,15 @@ fn a_stream_many_times_the_limit_fits_too() {
 }
 
 #[test]
-fn hot_pages_of_others_in_the_same_group_stay() {
+fn a_copy_does_not_evict_hot_pages_of_its_cgroup() {
     if !can_count_pages() {
         return skip("needs cachestat (Linux 6.5)");
     }
-    let Some(group) = Group::new("hot", 512 << 20) else { return };
+    let Some(group) = LimitedCgroup::new("hot", 512 << 20) else { return };
     let scratch = Scratch::new();
     let (hot, src, dst) = (scratch.file("hot", 200 << 20), scratch.path("src"), scratch.path("dst"));
     tool("dd", ["if=/dev/zero", &format!("of={}", src.display()), "bs=1M", "count=700", "oflag=direct", "status=none"]);
-    let copied = |command: &str| {
+    let hot_pages_after = |command: &str| {
         make_cold(&hot);
         make_cold(&src);
         assert!(group.sh(&format!("cat {} > /dev/null", hot.display())).status().unwrap().success());
@@ -105,15 +106,15 @@ fn hot_pages_of_others_in_the_same_group_stay() {
         fs::remove_file(&dst).unwrap();
         cached_pages(&hot)
     };
-    assert_eq!(copied(env!("CARGO_BIN_EXE_dio-cp")), 200 << 8);
-    assert_eq!(copied(&format!("{} --idle", env!("CARGO_BIN_EXE_dio-cp"))), 200 << 8);
-    // It can be otherwise.
-    let left = copied("cp");
+    assert_eq!(hot_pages_after(env!("CARGO_BIN_EXE_dio-cp")), 200 << 8);
+    assert_eq!(hot_pages_after(&format!("{} --idle", env!("CARGO_BIN_EXE_dio-cp"))), 200 << 8);
+    // cp evicts them, which shows that the test can fail.
+    let left = hot_pages_after("cp");
     assert!(left < 20 << 8, "cp left {left} pages");
 }
 
 #[test]
-fn the_process_stays_under_24_mib_whatever_the_size() {
+fn the_process_uses_less_than_24_mib_for_any_size() {
     if !has_tool("time") {
         return skip("needs the tool time (GNU)");
     }
@@ -123,40 +124,40 @@ fn the_process_stays_under_24_mib_whatever_the_size() {
         let mut command = Command::new("time");
         command.args(["-f", "%M", env!("CARGO_BIN_EXE_dio-cp"), "-q"]).arg(src).arg(&dst);
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
-        said.trim().parse::<u64>().unwrap()
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        stderr.trim().parse::<u64>().unwrap()
     };
     let (small, large) = (scratch.file("small", 100 << 20), scratch.file("large", 400 << 20));
-    let (at_small, at_large) = (peak(&small), peak(&large));
-    assert!(at_large < 24 << 10, "{at_large} KiB");
-    assert!(at_large < at_small + 1024, "{at_small} KiB grew to {at_large} KiB");
-    // A hundred thousand extents are not remembered either.
+    let (small_peak, large_peak) = (peak(&small), peak(&large));
+    assert!(large_peak < 24 << 10, "{large_peak} KiB");
+    assert!(large_peak < small_peak + 1024, "{small_peak} KiB grew to {large_peak} KiB");
+    // The number of extents does not matter either.
     let sparse_src = scratch.path("sparse");
     let pieces: Vec<(u64, usize)> = (0..20_000).map(|i| (i * 8192, 100)).collect();
     sparse(&sparse_src, 20_000 * 8192, &pieces);
     assert!(peak(&sparse_src) < 24 << 10);
 }
 
-/// 3 GiB by nginx, which has them as a hole.
+/// Downloads 3 GiB from nginx, whose file is almost completely a hole.
 #[cfg(feature = "url")]
 #[test]
-fn a_download_a_hundred_times_the_limit_fits_with_tls_too() {
+fn a_download_larger_than_the_limit_stays_below_it_with_tls_too() {
     let Some(nginx) = web::Nginx::new() else { return };
-    let Some(group) = Group::new("url", LIMIT) else { return };
+    let Some(group) = LimitedCgroup::new("url", LIMIT) else { return };
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     sparse(&nginx.file("f"), 3 << 30, &[((3 << 30) - 100, 100)]);
-    for (url, more) in
+    for (url, options) in
         [(nginx.url("/f"), ""), (nginx.tls_url("/f"), "--sparse always"), (nginx.tls_url("/f"), "--resume")]
     {
         let cacert = nginx.certificate();
-        let line = format!("{url} {} --cacert {cacert} --json --direct always {more}", dst.display());
+        let line = format!("{url} {} --cacert {cacert} --json --direct always {options}", dst.display());
         let output = group.dio_cp(&line).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(group.peak() < LIMIT, "{} bytes charged", group.peak());
-        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&found["bytes"], &found["cached_pages"]), (&(3u64 << 30).into(), &0.into()));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["bytes"], &report["cached_pages"]), (&(3u64 << 30).into(), &0.into()));
         let mut end = [0; 100];
         fs::File::open(&dst).unwrap().read_exact_at(&mut end, (3 << 30) - 100).unwrap();
         assert_eq!(end, content(100)[..]);

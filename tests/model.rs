@@ -1,4 +1,4 @@
-//! --skip, --seek, --count and --in-place against a model made of bytes.
+//! Random combinations of --skip, --seek, --count and --in-place, compared with a model in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -11,7 +11,9 @@ use proptest::test_runner::{Config, TestRunner};
 
 #[derive(Clone, Debug)]
 struct Case {
+    /// The length of the source.
     source: usize,
+    /// The length of the existing destination.
     existing: Option<usize>,
     skip: usize,
     count: Option<usize>,
@@ -22,11 +24,12 @@ struct Case {
     depth: usize,
     sparse: &'static str,
     direct: &'static str,
+    /// True if a part of the source is zeros.
     zeros: bool,
 }
 
 impl Case {
-    /// What DST must be afterwards.
+    /// The content of DST after the copy.
     fn expected(&self, source: &[u8], existing: Option<&[u8]>) -> Vec<u8> {
         let end = self.count.map_or(source.len(), |count| source.len().min(self.skip + count));
         let copied = &source[self.skip..end];
@@ -45,18 +48,18 @@ impl Case {
     }
 }
 
-/// Offsets that like boundaries.
-fn offset(most: usize) -> impl Strategy<Value = usize> {
-    let near = (0usize..40, 0usize..3).prop_map(|(blocks, off)| (blocks * 512 + off).saturating_sub(1));
-    prop_oneof![near, 0..=most].prop_map(move |at| at.min(most))
+/// Offsets up to `max`, many of them near a multiple of 512.
+fn offset(max: usize) -> impl Strategy<Value = usize> {
+    let near = (0usize..40, 0usize..3).prop_map(|(blocks, extra)| (blocks * 512 + extra).saturating_sub(1));
+    prop_oneof![near, 0..=max].prop_map(move |offset| offset.min(max))
 }
 
 fn case() -> impl Strategy<Value = Case> {
     let sizes = (offset(100_000), prop::option::of(offset(100_000)));
     let shape = (prop::sample::select(vec![512usize, 4096, 16384, 65536]), 1usize..5);
     let modes = (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY);
-    let words = (prop::sample::select(vec!["auto", "always", "never"]), prop::sample::select(vec!["auto", "never"]));
-    (sizes, shape, modes, words, prop::option::of(offset(50_000)), prop::option::of(offset(50_000)), 0.0..1.0f64)
+    let policies = (prop::sample::select(vec!["auto", "always", "never"]), prop::sample::select(vec!["auto", "never"]));
+    (sizes, shape, modes, policies, prop::option::of(offset(50_000)), prop::option::of(offset(50_000)), 0.0..1.0f64)
         .prop_map(
             |((source, existing), (block, depth), (in_place, pipe, zeros), (sparse, direct), seek, count, skip)| {
                 let skip = if skip < 0.3 { 0 } else { (source as f64 * (skip - 0.3)) as usize };
@@ -66,7 +69,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 #[test]
-fn any_combination_gives_the_bytes_of_the_model() {
+fn any_combination_of_options_gives_the_bytes_of_the_model() {
     let scratch = Scratch::new();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
@@ -95,19 +98,22 @@ fn any_combination_gives_the_bytes_of_the_model() {
         if case.in_place {
             command.arg("--in-place");
         }
-        let output = match case.pipe {
-            true => {
-                command.arg("-").arg(&dst);
-                feed(command, &source, 7000)
-            }
-            false => command.arg(&src).arg(&dst).output().unwrap(),
+        let output = if case.pipe {
+            command.arg("-").arg(&dst);
+            feed(command, &source, 7000)
+        } else {
+            command.arg(&src).arg(&dst).output().unwrap()
         };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        prop_assert!(output.status.success(), "{}", said);
-        let found = fs::read(&dst).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        prop_assert!(output.status.success(), "{}", stderr);
+        let actual = fs::read(&dst).unwrap();
         let expected = case.expected(&source, existing.as_deref());
-        prop_assert_eq!(found.len(), expected.len(), "length; {}", said);
-        prop_assert!(found == expected, "bytes differ at {:?}", (0..found.len()).find(|i| found[*i] != expected[*i]));
+        prop_assert_eq!(actual.len(), expected.len(), "length; {}", stderr);
+        prop_assert!(
+            actual == expected,
+            "bytes differ at {:?}",
+            (0..actual.len()).find(|i| actual[*i] != expected[*i])
+        );
         prop_assert_eq!(scratch.names().len(), 2);
         Ok(())
     });

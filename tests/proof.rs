@@ -1,4 +1,4 @@
-//! --checksum, --checksum-file, --verify, --json: proof that a user can check.
+//! --checksum, --checksum-file, --verify and --json.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use common::*;
 
+/// Algorithms of --checksum, and the tools that compute them.
 const TOOLS: [(&str, &str); 3] = [("sha256", "sha256sum"), ("sha512", "sha512sum"), ("blake3", "b3sum")];
 
 #[test]
-fn digests_are_those_of_the_usual_tools_and_in_their_format() {
+fn checksums_equal_those_of_sha256sum_sha512sum_and_b3sum() {
     needs_root_and!("sha256sum", "sha512sum", "b3sum");
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
@@ -29,7 +30,7 @@ fn digests_are_those_of_the_usual_tools_and_in_their_format() {
             let mut command = Command::new(name);
             command.args(["-c"]);
             assert!(feed(command, line.as_bytes(), 100).status.success());
-            // From a pipe, and to one: then the line is on standard error.
+            // From a pipe to a pipe. The checksum is then on standard error.
             let mut command = dio_cp();
             command.args(["-q", "--checksum", algorithm, "-", "-"]);
             let output = feed(command, &content(len), 70_000);
@@ -37,7 +38,7 @@ fn digests_are_those_of_the_usual_tools_and_in_their_format() {
             assert_eq!(String::from_utf8(output.stderr).unwrap()[..], line.replace(dst.to_str().unwrap(), "-"));
         }
     }
-    // A part, at odd offsets; holes count as zeros.
+    // A sparse file, and an unaligned part of it. Holes count as zeros.
     sparse(&src, 20 << 20, &[(5_000_001, 70_000), ((20 << 20) - 3, 3)]);
     for (algorithm, name) in TOOLS {
         for args in
@@ -52,45 +53,47 @@ fn digests_are_those_of_the_usual_tools_and_in_their_format() {
 }
 
 #[test]
-fn a_wrong_digest_publishes_nothing_and_shows_both() {
+fn a_wrong_checksum_leaves_the_destination_unchanged_and_prints_both_checksums() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
-    let right = tool("sha256sum", [&src])[..64].to_string();
+    let correct = tool("sha256sum", [&src])[..64].to_string();
     let wrong = "0".repeat(64);
-    for mark in [":", "=", "-"] {
-        copies(["--checksum", &format!("sha256{mark}{right}"), s, d]);
-        copies(["--checksum", &format!("SHA256{mark}{}", right.to_uppercase()), s, d]);
+    for separator in [":", "=", "-"] {
+        copies(["--checksum", &format!("sha256{separator}{correct}"), s, d]);
+        copies(["--checksum", &format!("SHA256{separator}{}", correct.to_uppercase()), s, d]);
     }
     write(&dst, b"old");
     let stderr = fails(3, ["--checksum", &format!("sha256:{wrong}"), s, d]);
-    assert!(stderr.contains(&right) && stderr.contains(&wrong) && stderr.contains("is as it was"), "{stderr}");
+    assert!(stderr.contains(&correct) && stderr.contains(&wrong) && stderr.contains("is as it was"), "{stderr}");
     assert_eq!(fs::read(&dst).unwrap(), b"old");
     fs::remove_file(&dst).unwrap();
     let mut command = dio_cp();
     command.args(["--checksum", &format!("sha256:{wrong}"), "-", d]);
     assert_eq!(feed(command, &content(5_000_001), 70_000).status.code(), Some(3));
     assert_eq!(scratch.names(), ["src"]);
-    for bad in ["md5", "sha256:", "sha256:12", &format!("sha512:{right}"), "sha256:zz", &format!("blake3:{right}0")] {
-        fails(2, ["--checksum", bad, s, d]);
+    for invalid in
+        ["md5", "sha256:", "sha256:12", &format!("sha512:{correct}"), "sha256:zz", &format!("blake3:{correct}0")]
+    {
+        fails(2, ["--checksum", invalid, s, d]);
     }
     assert_eq!(scratch.names(), ["src"]);
 }
 
 #[test]
-fn a_checksum_list_is_looked_up_by_either_name() {
+fn a_checksum_file_may_name_the_source_or_the_destination() {
     let scratch = Scratch::new();
     let (src, dst, list) = (scratch.file("os.iso", 100_001), scratch.path("dst"), scratch.path("SHA256SUMS"));
     let args = ["--checksum-file".as_ref(), list.as_os_str(), src.as_os_str(), dst.as_os_str()];
-    let right = tool("sha256sum", [&src])[..64].to_string();
+    let correct = tool("sha256sum", [&src])[..64].to_string();
     let wrong = "0".repeat(64);
     for (text, status) in [
-        (format!("{wrong}  other\n{right}  os.iso\n"), 0),
-        (format!("{right} *dst\n"), 0),
-        (format!("SHA256 (os.iso) = {right}\n"), 0),
+        (format!("{wrong}  other\n{correct}  os.iso\n"), 0),
+        (format!("{correct} *dst\n"), 0),
+        (format!("SHA256 (os.iso) = {correct}\n"), 0),
         (tool("sha512sum", ["--tag".as_ref(), src.as_os_str()]), 0),
         (format!("{wrong}  os.iso\n"), 3),
-        (format!("{right}  other\n"), 3),
+        (format!("{correct}  other\n"), 3),
         (String::new(), 3),
     ] {
         write(&list, text.as_bytes());
@@ -104,7 +107,7 @@ fn a_checksum_list_is_looked_up_by_either_name() {
 }
 
 #[test]
-fn verify_reads_back_and_agrees() {
+fn verify_succeeds_for_correct_copies() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     for len in [0, 1, 4097, (9 << 20) + 7] {
@@ -128,9 +131,9 @@ fn verify_reads_back_and_agrees() {
     fails(2, ["--verify".as_ref(), "--no-sync".as_ref(), src.as_os_str(), dst.as_os_str()]);
 }
 
-/// Runs `dio-cp --verify`, and flips one bit of what is at `at` in the source on the disk behind
-/// `disk` while the copy waits for its fsync.
-fn with_a_flipped_bit(disk: &Loop, args: &[&str], bytes: &[u8], at: usize) -> (Option<i32>, String) {
+/// Runs `dio-cp --verify`, and flips one bit of the copy in the backing file of `disk` while the command waits for its
+/// fsync. The bit belongs to the byte 7 bytes after `offset` in the source. Returns the exit status and standard error.
+fn verify_with_flipped_bit(disk: &Loop, args: &[&str], bytes: &[u8], offset: usize) -> (Option<i32>, String) {
     let child = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_exit=3000000:when=1"])
         .arg(env!("CARGO_BIN_EXE_dio-cp"))
@@ -140,59 +143,59 @@ fn with_a_flipped_bit(disk: &Loop, args: &[&str], bytes: &[u8], at: usize) -> (O
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The needle is on the medium when the fsync is under way.
-    let needle = &bytes[at..at + 512];
+    // The sector is in the backing file once the fsync has begun.
+    let sector = &bytes[offset..offset + 512];
     let start = Instant::now();
-    let place = loop {
+    let image_offset = loop {
         assert!(start.elapsed() < Duration::from_secs(20), "the bytes did not reach the disk");
         std::thread::sleep(Duration::from_millis(300));
         let image = fs::read(&disk.backing).unwrap();
-        if let Some(place) = image.chunks(512).position(|sector| sector == needle) {
-            break place as u64 * 512;
+        if let Some(index) = image.chunks(512).position(|candidate| candidate == sector) {
+            break index as u64 * 512;
         }
     };
     let backing = fs::File::options().read(true).write(true).open(&disk.backing).unwrap();
-    backing.write_all_at(&[needle[7] ^ 1], place + 7).unwrap();
+    backing.write_all_at(&[sector[7] ^ 1], image_offset + 7).unwrap();
     backing.sync_all().unwrap();
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
-fn a_bit_that_flips_on_the_medium_is_found_in_a_file_and_on_a_device() {
+fn verify_finds_a_flipped_bit_in_a_file_and_on_a_device() {
     needs_root_and!("losetup", "mkfs.ext4", "strace");
     let scratch = Scratch::new();
     let bytes = content(9 << 20);
     let src = scratch.file("src", 9 << 20);
-    let (src, at) = (src.to_str().unwrap(), 5 << 20);
-    let block = "the first one at byte 4194304";
+    let (src, offset) = (src.to_str().unwrap(), 5 << 20);
+    let position = "the first one at byte 4194304";
     {
-        // Small blocks are not told one by one: their digests would not fit in memory.
+        // Differences are reported by range and not by block: digests of all small blocks would need too much memory.
         let disk = Loop::new(&scratch, 64 << 20, 512);
-        let (code, stderr) = with_a_flipped_bit(&disk, &["-b", "64K", "-f", src, disk.name()], &bytes, at);
+        let (code, stderr) = verify_with_flipped_bit(&disk, &["-b", "64K", "-f", src, disk.name()], &bytes, offset);
         assert_eq!(code, Some(3), "{stderr}");
-        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(block), "{stderr}");
+        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(position), "{stderr}");
     }
     let disk = Loop::new(&scratch, 64 << 20, 512);
     tool("mkfs.ext4", ["-q", disk.name()]);
-    let at_mount = scratch.path("mnt");
-    fs::create_dir(&at_mount).unwrap();
-    tool("mount", [disk.device.as_os_str(), at_mount.as_os_str()]);
-    let dst = at_mount.join("dst");
+    let mount_point = scratch.path("mnt");
+    fs::create_dir(&mount_point).unwrap();
+    tool("mount", [disk.device.as_os_str(), mount_point.as_os_str()]);
+    let dst = mount_point.join("dst");
     write(&dst, b"old");
     let result = std::panic::catch_unwind(|| {
-        let (code, stderr) = with_a_flipped_bit(&disk, &[src, dst.to_str().unwrap()], &bytes, at);
+        let (code, stderr) = verify_with_flipped_bit(&disk, &[src, dst.to_str().unwrap()], &bytes, offset);
         assert_eq!(code, Some(3), "{stderr}");
-        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(block), "{stderr}");
+        assert!(stderr.contains("1 of 3 ranges differ") && stderr.contains(position), "{stderr}");
         assert!(stderr.contains("is as it was"), "{stderr}");
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     });
-    tool("umount", [at_mount.as_os_str()]);
+    tool("umount", [mount_point.as_os_str()]);
     result.unwrap();
 }
 
-/// The terms of a section of the man page.
-fn described(man: &str, title: &str) -> Vec<String> {
+/// The terms that a section of the man page describes, sorted.
+fn described_terms(man: &str, title: &str) -> Vec<String> {
     let section = man.split(&format!(".SH \"{title}\"")).nth(1).unwrap().split(".SH").next().unwrap();
     let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
     let mut names: Vec<String> =
@@ -201,6 +204,7 @@ fn described(man: &str, title: &str) -> Vec<String> {
     names
 }
 
+/// The keys of an object, sorted.
 fn fields(object: &serde_json::Value) -> Vec<String> {
     let mut names: Vec<String> = object.as_object().unwrap().keys().cloned().collect();
     names.sort();
@@ -208,7 +212,7 @@ fn fields(object: &serde_json::Value) -> Vec<String> {
 }
 
 #[test]
-fn json_has_every_field_that_the_man_page_has() {
+fn the_json_report_has_the_fields_that_the_man_page_describes() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
     make_cold(&src);
@@ -222,9 +226,9 @@ fn json_has_every_field_that_the_man_page_has() {
     assert_eq!(report["digest"]["hex"], tool("sha256sum", [&src])[..64]);
     assert!(report["seconds"]["verify"].as_f64().unwrap() > 0.0 && report["verified"] == true);
     let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
-    assert_eq!(fields(&report), described(&man, "JSON REPORT"));
+    assert_eq!(fields(&report), described_terms(&man, "JSON REPORT"));
     fails(2, ["--json".as_ref(), src.as_os_str(), "-".as_ref()]);
-    // A reader that is gone is no reason to fail loudly, and the copy stands.
+    // A closed standard output does not undo the copy.
     let mut child = dio_cp().args(["-q", "--json"]).arg(&src).arg(&dst).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let _ = child.wait().unwrap();
@@ -233,7 +237,7 @@ fn json_has_every_field_that_the_man_page_has() {
 }
 
 #[test]
-fn the_report_never_gets_into_the_data() {
+fn reports_are_not_mixed_with_the_copied_data() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 100_001);
     for args in [vec!["--checksum", "sha256"], vec!["--json"]] {
@@ -242,7 +246,7 @@ fn the_report_never_gets_into_the_data() {
             assert!(output.stdout == content(100_001), "{args:?} {dst}: {} bytes", output.stdout.len());
             assert!(!output.stderr.is_empty());
         }
-        // Nowhere to tell it: before the copy, not after.
+        // Without standard output for the report, the command fails before it copies.
         let dst = scratch.path("dst");
         let line =
             format!("{} {} {} {} >&-", env!("CARGO_BIN_EXE_dio-cp"), args.join(" "), src.display(), dst.display());
@@ -253,7 +257,7 @@ fn the_report_never_gets_into_the_data() {
 }
 
 #[test]
-fn check_cache_does_not_move_what_others_read() {
+fn check_cache_does_not_change_the_position_of_standard_input() {
     needs_root_and!("losetup", "setpriv");
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, 24 << 20, 512);
@@ -271,7 +275,7 @@ fn check_cache_does_not_move_what_others_read() {
 }
 
 #[test]
-fn what_was_compared_in_the_cache_is_not_called_verified() {
+fn a_copy_in_memory_is_not_reported_as_verified() {
     let shm = Path::new("/dev/shm");
     if !shm.is_dir() {
         return skip("there is no /dev/shm");

@@ -1,5 +1,5 @@
-//! --residency, --cgroups, --check-cache: what is in the cache, whose it is, and "unknown" where the
-//! kernel would lie.
+//! --residency, --cgroups and --check-cache: which pages are in the page cache, and which cgroup is charged for them.
+//! If the kernel does not report the pages of a file, they are "unknown".
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -12,33 +12,34 @@ use std::process::{Command, Stdio};
 
 use common::*;
 
-/// The JSON of `dio-cp --residency` for these paths.
-fn survey(args: &[&str], paths: &[&Path]) -> serde_json::Value {
+/// The JSON report of `dio-cp --residency` for these paths.
+fn residency(args: &[&str], paths: &[&Path]) -> serde_json::Value {
     let output = dio_cp().args(["--residency", "--json"]).args(args).args(paths).output().unwrap();
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Files with nothing, all, a part, and holes of them cached.
-fn files_in(dir: &Path) -> Vec<PathBuf> {
+/// Creates files of which no page, all pages, or some pages are cached, and a sparse file.
+fn create_files(dir: &Path) -> Vec<PathBuf> {
     let path = |name: &str| dir.join(name);
     for (name, len) in [("empty", 0), ("byte", 1), ("cold", 3_000_001), ("hot", 3_000_001), ("part", 3_000_001)] {
         write(&path(name), &content(len));
         make_cold(&path(name));
     }
     make_hot(&path("hot"));
-    let mut some = vec![0; 100_000];
-    File::open(path("part")).unwrap().read_exact(&mut some).unwrap();
-    // Whole pages: one that was written in part is not up to date, and mincore misses it.
+    let mut start = vec![0; 100_000];
+    File::open(path("part")).unwrap().read_exact(&mut start).unwrap();
+    // Whole pages, because mincore does not count a page that was only partly written, which is not up to date.
     sparse(&path("sparse"), 50 << 20, &[(7 << 20, 25 * 4096)]);
     names(dir).into_iter().filter(|name| name != "lost+found").map(|name| path(&name)).collect()
 }
 
+/// The number of resident pages, by fincore.
 fn fincore(path: &Path) -> u64 {
     tool("fincore", ["-nb".as_ref(), "-o".as_ref(), "PAGES".as_ref(), path.as_os_str()]).trim().parse().unwrap()
 }
 
-/// (resident, pages) of vmtouch's summary.
+/// The numbers of resident pages and of all pages, by vmtouch.
 fn vmtouch(path: &Path) -> (u64, u64) {
     let text = tool("vmtouch", [path]);
     let line = text.lines().find(|line| line.contains("Resident Pages")).unwrap();
@@ -47,7 +48,7 @@ fn vmtouch(path: &Path) -> (u64, u64) {
 }
 
 #[test]
-fn figures_are_those_of_fincore_and_vmtouch() {
+fn page_counts_equal_those_of_fincore_and_vmtouch() {
     needs_root_and!("fincore", "vmtouch", "losetup", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs");
     let scratch = Scratch::new();
     let shm = Path::new("/dev/shm").join(format!("dio-cp-residency-{}", std::process::id()));
@@ -56,17 +57,17 @@ fn figures_are_those_of_fincore_and_vmtouch() {
     let mounts: Vec<Mount> = ["ext4", "xfs", "btrfs"].map(|k| Mount::filesystem(&scratch, k, 400 << 20, 512)).into();
     dirs.extend(mounts.iter().map(|mount| mount.at.clone()));
     for dir in dirs {
-        let files = files_in(&dir);
+        let files = create_files(&dir);
         for file in &files {
-            let report = survey(&[], &[file]);
+            let report = residency(&[], &[file]);
             let (resident, pages) = (report["resident"].as_u64().unwrap(), report["pages"].as_u64().unwrap());
             assert_eq!((resident, pages), vmtouch(file), "{}", file.display());
             assert_eq!(resident, fincore(file), "{}", file.display());
         }
         let all: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         let sum: u64 = files.iter().map(|file| fincore(file)).sum();
-        assert_eq!(survey(&[], &all)["resident"].as_u64(), Some(sum));
-        let tree = survey(&["-v"], &[&dir]);
+        assert_eq!(residency(&[], &all)["resident"].as_u64(), Some(sum));
+        let tree = residency(&["-v"], &[&dir]);
         assert_eq!((tree["resident"].as_u64(), tree["failed"].as_u64()), (Some(sum), Some(0)));
         assert_eq!(tree["list"].as_array().unwrap().len() as u64, tree["files"].as_u64().unwrap());
     }
@@ -74,26 +75,26 @@ fn figures_are_those_of_fincore_and_vmtouch() {
 }
 
 #[test]
-fn a_page_that_is_not_up_to_date_is_counted_where_mincore_misses_it() {
+fn a_page_that_is_not_up_to_date_is_counted_unlike_by_mincore() {
     needs_root_and!("vmtouch");
     if !can_count_pages() {
         return skip("needs cachestat (Linux 6.5)");
     }
     let scratch = Scratch::new();
-    // Cutting a block zeroes the rest of it in the cache.
+    // Truncating a file within a page zeroes the rest of the page in the cache.
     let path = scratch.file("cut", 8192);
     make_cold(&path);
     File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
-    let report = survey(&["-v"], &[&path]);
+    let report = residency(&["-v"], &[&path]);
     assert_eq!(report["resident"].as_u64(), Some(1));
     assert_eq!(report["list"][0]["dirty"].as_u64(), Some(1));
-    assert_eq!(vmtouch(&path).0, 0, "mincore sees it now: the difference can go");
+    assert_eq!(vmtouch(&path).0, 0, "mincore counts the page now, so this test is no longer needed");
 }
 
 #[test]
-fn what_the_kernel_does_not_tell_is_unknown_and_no_guess() {
+fn pages_that_the_kernel_does_not_report_are_unknown() {
     needs_root_and!("setpriv", "vmtouch");
-    // A place that everybody may pass.
+    // A directory that any user can reach.
     let dir = Path::new("/var/tmp").join(format!("dio-cp-unknown-{}", std::process::id()));
     fs::create_dir(&dir).unwrap();
     let (file, binary) = (dir.join("file"), dir.join("dio-cp"));
@@ -109,7 +110,7 @@ fn what_the_kernel_does_not_tell_is_unknown_and_no_guess() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((report["unknown"].as_u64(), report["resident"].as_u64()), (Some(1), Some(0)));
     assert!(report["list"][0]["resident"].is_null());
-    // vmtouch believes mincore, and says 100 %.
+    // mincore calls all pages resident, and so does vmtouch.
     let stderr = String::from_utf8(nobody(Path::new("vmtouch"), &[]).stdout).unwrap();
     assert!(stderr.contains("25/25"), "{stderr}");
     let stderr = String::from_utf8(nobody(&binary, &["--residency", "-v"]).stdout).unwrap();
@@ -118,7 +119,7 @@ fn what_the_kernel_does_not_tell_is_unknown_and_no_guess() {
 }
 
 #[test]
-fn a_path_that_cannot_be_read_is_named_and_the_others_are_counted() {
+fn unreadable_paths_are_reported_and_the_others_are_counted() {
     let scratch = Scratch::new();
     let good = scratch.file("good", 10_000);
     let (fifo, missing) = (scratch.path("fifo"), scratch.path("missing"));
@@ -130,16 +131,16 @@ fn a_path_that_cannot_be_read_is_named_and_the_others_are_counted() {
     assert!(stderr.contains("missing") && stderr.contains("fifo") && stderr.contains("/dev/null"), "{stderr}");
     assert!(stderr.contains("3 paths could not be read"), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("Files: 1"), "{output:?}");
-    assert_eq!(survey(&[], &paths)["failed"].as_u64(), Some(3));
-    // In a tree they are passed over: nobody named them.
-    assert_eq!(survey(&[], &[&scratch.0])["failed"].as_u64(), Some(0));
+    assert_eq!(residency(&[], &paths)["failed"].as_u64(), Some(3));
+    // In a directory, FIFOs are skipped, because the user has not named them.
+    assert_eq!(residency(&[], &[&scratch.0])["failed"].as_u64(), Some(0));
     fails(2, ["--residency"]);
     fails(2, ["--cgroups".as_ref(), good.as_os_str()]);
     fails(2, ["--residency".as_ref(), "--verify".as_ref(), good.as_os_str()]);
 }
 
 #[test]
-fn files_that_grow_devices_and_huge_holes_are_no_trouble() {
+fn growing_files_devices_and_huge_holes_are_counted() {
     needs_root_and!("losetup");
     let scratch = Scratch::new();
     let growing = scratch.file("growing", 10_000);
@@ -151,22 +152,22 @@ fn files_that_grow_devices_and_huge_holes_are_no_trouble() {
             }
         });
         for _ in 0..20 {
-            assert_eq!(survey(&[], &[&growing])["failed"].as_u64(), Some(0));
+            assert_eq!(residency(&[], &[&growing])["failed"].as_u64(), Some(0));
         }
     });
     let huge = scratch.path("huge");
     sparse(&huge, 10 << 40, &[(5 << 40, 4096)]);
-    let report = survey(&["--cgroups"], &[&huge]);
+    let report = residency(&["--cgroups"], &[&huge]);
     assert!(report["seconds"].as_f64().unwrap() < 5.0 && report["pages"].as_u64() == Some((10 << 40) / 4096));
     let disk = Loop::new(&scratch, 8 << 20, 512);
-    // Kept open: the last to close a device drops its pages.
-    let mut open = File::open(&disk.device).unwrap();
-    std::io::copy(&mut open, &mut std::io::sink()).unwrap();
-    assert!(survey(&[], &[&disk.device])["resident"].as_u64().unwrap() > 0);
+    // The device stays open, because the kernel evicts its pages at the last close.
+    let mut device = File::open(&disk.device).unwrap();
+    std::io::copy(&mut device, &mut std::io::sink()).unwrap();
+    assert!(residency(&[], &[&disk.device])["resident"].as_u64().unwrap() > 0);
 }
 
 #[test]
-fn pages_are_told_by_the_cgroup_that_is_charged() {
+fn pages_are_counted_by_the_cgroup_that_is_charged() {
     needs_root_and!("cat");
     let root = Path::new("/sys/fs/cgroup");
     let v2 = fs::read_to_string(root.join("cgroup.controllers")).is_ok_and(|c| c.contains("memory"));
@@ -181,7 +182,7 @@ fn pages_are_told_by_the_cgroup_that_is_charged() {
     let procs = parent.join(&name).join("cgroup.procs");
     let line = format!("echo $$ > {} && exec cat {} > /dev/null", procs.display(), file.display());
     tool("sh", ["-c", &line]);
-    let report = survey(&["--cgroups"], &[&file]);
+    let report = residency(&["--cgroups"], &[&file]);
     let charges = report["cgroups"].as_array().unwrap();
     let own = charges.iter().find(|charge| charge["path"] == format!("/{name}")).unwrap_or_else(|| panic!("{report}"));
     assert_eq!(own["pages"].as_u64(), Some(1024), "{report}");
@@ -204,7 +205,7 @@ fn pages_are_told_by_the_cgroup_that_is_charged() {
 }
 
 #[test]
-fn check_cache_reports_and_fails_if_pages_stay() {
+fn check_cache_reports_the_pages_and_fails_if_the_copy_leaves_some() {
     if !can_count_pages() {
         return skip("needs cachestat (Linux 6.5)");
     }
@@ -226,11 +227,11 @@ fn check_cache_reports_and_fails_if_pages_stay() {
         assert!(stderr.contains(left) && stderr.contains("the copy is done"), "{stderr}");
         same(&dst, &content(20 << 20));
     }
-    // What was there before is nobody's fault.
+    // Pages that were cached before the copy are not counted against it.
     make_hot(&src);
     let stderr = copies(["--check-cache", s, d]);
     assert!(stderr.contains("5120 before"), "{stderr}");
-    // In place, in pages that were cached: they go, which is no sin.
+    // An in-place copy may evict pages of the destination.
     make_hot(&dst);
     File::options().write(true).open(&dst).unwrap().write_all_at(b"x", 0).unwrap();
     copies(["--check-cache", "--in-place", s, d]);
@@ -244,10 +245,10 @@ fn check_cache_reports_and_fails_if_pages_stay() {
 }
 
 #[test]
-fn residency_json_has_every_field_that_the_man_page_has() {
+fn the_residency_json_has_the_fields_that_the_man_page_describes() {
     let scratch = Scratch::new();
     let file = scratch.file("file", 5000);
-    let report = survey(&["-v"], &[&file]);
+    let report = residency(&["-v"], &[&file]);
     let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
     let section = man.split(".SH \"RESIDENCY REPORT\"").nth(1).unwrap().split(".SH").next().unwrap();
     let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
@@ -259,14 +260,14 @@ fn residency_json_has_every_field_that_the_man_page_has() {
     for field in report["list"][0].as_object().unwrap().keys() {
         assert!(section.contains(&field.replace('-', "\\-")), "{field}");
     }
-    // A reader that goes away ends it quietly.
+    // A closed output pipe ends it without a message.
     let line = format!("{} --residency -v /usr/lib /usr/share | head -n 1", env!("CARGO_BIN_EXE_dio-cp"));
     let output = Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("Broken pipe"));
 }
 
 #[test]
-fn looking_at_a_fifo_does_not_take_its_data() {
+fn residency_does_not_read_the_data_of_a_fifo() {
     let scratch = Scratch::new();
     let fifo = scratch.path("fifo");
     tool("mkfifo", [&fifo]);
@@ -279,22 +280,22 @@ fn looking_at_a_fifo_does_not_take_its_data() {
 }
 
 #[test]
-fn a_file_under_several_names_is_counted_once() {
+fn a_file_with_several_names_is_counted_once() {
     let scratch = Scratch::new();
     let a = scratch.file("a", 10_000);
     fs::hard_link(&a, scratch.path("b")).unwrap();
-    assert_eq!(survey(&[], &[&scratch.0])["files"].as_u64(), Some(1));
-    assert_eq!(survey(&[], &[&a, &a])["files"].as_u64(), Some(1));
+    assert_eq!(residency(&[], &[&scratch.0])["files"].as_u64(), Some(1));
+    assert_eq!(residency(&[], &[&a, &a])["files"].as_u64(), Some(1));
 }
 
 #[test]
-fn pages_over_holes_have_an_owner_too() {
+fn cached_pages_of_holes_are_charged_to_a_cgroup_too() {
     needs_root_and!("cat");
     let scratch = Scratch::new();
     let path = scratch.path("sparse");
     sparse(&path, 10 << 20, &[(5_000_000, 1)]);
     make_hot(&path);
-    let report = survey(&["--cgroups"], &[&path]);
+    let report = residency(&["--cgroups"], &[&path]);
     let charged: u64 = report["cgroups"].as_array().unwrap().iter().map(|c| c["pages"].as_u64().unwrap()).sum();
     assert_eq!((report["resident"].as_u64(), charged), (Some(2560), 2560));
 }

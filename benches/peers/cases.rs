@@ -1,8 +1,8 @@
-//! What is measured: the cases of `cargo bench -- CASE…`.
+//! The cases of `cargo bench -- CASE…`: what is copied, and by which commands.
 
-use crate::peer::{Peer, bare, cp, dd, dio, files, limits, mbuffer, nbdcopy, peer, qemu_img, xcp};
-use crate::place::On;
-use crate::source::{Content, State};
+use crate::peer::{Peer, bare, cp, dd, dio, file_copies, limits, mbuffer, nbdcopy, peer, qemu_img, xcp};
+use crate::place::Storage;
+use crate::source::{CacheState, Content};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -10,38 +10,39 @@ const GIB: u64 = 1 << 30;
 /// One task, and the commands that do it.
 pub struct Task {
     pub name: &'static str,
-    /// `{size}` is that of one copy.
+    /// `{size}` stands for the size of one copy.
     pub title: &'static str,
-    pub on: On,
+    pub storage: Storage,
     pub content: Content,
-    pub state: State,
-    /// Of one copy; of each, where a run makes several, one command each.
+    pub state: CacheState,
+    /// The size of one copy.
     pub bytes: u64,
+    /// How many copies a run makes, each by its own command.
     pub copies: u64,
     pub peers: Vec<Peer>,
-    /// Rounds where nothing else is asked for.
+    /// The default number of rounds.
     pub rounds: usize,
-    /// What to know about it.
-    pub said: &'static [&'static str],
+    /// Remarks for the results.
+    pub notes: &'static [&'static str],
 }
 
-/// The random reader beside copies is a case of its own kind: see neighbours.rs.
+/// The case that measures a random reader during copies: see neighbours.rs.
 pub const NEIGHBOURS: &str = "neighbours";
 
-/// All of them, in the order of the tables.
+/// All cases, in the order of the tables.
 pub fn all() -> Vec<Task> {
-    let with_limits = || [files(), limits()].concat();
+    let with_limits = || [file_copies(), limits()].concat();
     let plain = |name, title, bytes| Task {
         name,
         title,
-        on: On::Disk,
+        storage: Storage::Disk,
         content: Content::Random,
-        state: State::Cold,
+        state: CacheState::Cold,
         bytes,
         copies: 1,
-        peers: files(),
+        peers: file_copies(),
         rounds: 5,
-        said: &[],
+        notes: &[],
     };
     vec![
         Task { copies: 50, ..plain("file-4k", "{size}, cold, file to file, one command each", 4096) },
@@ -49,67 +50,79 @@ pub fn all() -> Vec<Task> {
         Task { copies: 4, ..plain("file-64m", "{size}, cold, file to file, one command each", 64 * MIB) },
         Task { peers: with_limits(), ..plain("file-1g", "{size}, cold, file to file", GIB) },
         Task { peers: with_limits(), rounds: 3, ..plain("file-8g", "{size}, cold, file to file", 8 * GIB) },
-        Task { state: State::Hot, peers: hot(), ..plain("hot-1g", "{size}, source cached", GIB) },
-        Task { state: State::HalfHot, peers: hot(), ..plain("half-hot-1g", "{size}, half of the source cached", GIB) },
-        Task { state: State::Dirty, peers: hot(), ..plain("dirty-1g", "{size}, source not yet on the medium", GIB) },
+        Task { state: CacheState::Hot, peers: hot(), ..plain("hot-1g", "{size}, source cached", GIB) },
+        Task {
+            state: CacheState::HalfHot,
+            peers: hot(),
+            ..plain("half-hot-1g", "{size}, half of the source cached", GIB)
+        },
+        Task {
+            state: CacheState::Dirty,
+            peers: hot(),
+            ..plain("dirty-1g", "{size}, source not yet on the medium", GIB)
+        },
         Task {
             content: Content::Sparse,
             peers: vec![dio(), sparse_cp(), qemu_img(), nbdcopy(), xcp()],
             rounds: 3,
-            said: &["left out: dd, cat, mbuffer, dcfldd and ddrescue, which would read the holes, or write them"],
+            notes: &["left out: dd, cat, mbuffer, dcfldd and ddrescue, which would read the holes, or write them"],
             ..plain("sparse-64g", "{size} with 1/64 of it data, the rest holes", 64 * GIB)
         },
-        Task { state: State::Hot, peers: pipe_in(), ..plain("pipe-in", "{size} from a pipe, source cached", 2 * GIB) },
+        Task {
+            state: CacheState::Hot,
+            peers: pipe_in(),
+            ..plain("pipe-in", "{size} from a pipe, source cached", 2 * GIB)
+        },
         Task { peers: pipe_out(), ..plain("pipe-out", "{size}, cold, into a pipe", 2 * GIB) },
         Task { peers: verify(), ..plain("verify", "{size}, cold, and compared with the medium", GIB) },
         Task { peers: proof(), ..plain("proof", "{size}, cold, file to file, with proof", GIB) },
         Task {
-            state: State::Hot,
+            state: CacheState::Hot,
             copies: 300,
             peers: small(),
             ..plain("small", "{size}, cached, one command each", 4096)
         },
         Task {
             content: Content::Served,
-            state: State::Hot,
+            state: CacheState::Hot,
             peers: url(),
             ..plain("url", "{size} from nginx on this machine", 2 * GIB)
         },
         Task {
             content: Content::Served,
-            state: State::Hot,
+            state: CacheState::Hot,
             peers: paced(),
             ..plain("paced", "{size} from nginx at 50 MB/s a connection", GIB / 2)
         },
         Task {
             content: Content::Tree,
-            state: State::Hot,
+            state: CacheState::Hot,
             peers: residency(),
             ..plain("residency", "the residency of 20,000 files of {size}", 5000)
         },
         Task { peers: depths(), ..plain("sweep-depth", "{size}, cold, file to file, by queue depth", GIB) },
         Task { peers: blocks(), ..plain("sweep-block", "{size}, cold, file to file, by block size", GIB) },
         Task {
-            on: On::Zram,
+            storage: Storage::Zram,
             content: Content::Filled,
             peers: zram(),
-            said: &["on this device the bare loops, not fio, show what is possible"],
+            notes: &["on this device the bare loops, not fio, show what is possible"],
             ..plain("zram-1g", "{size}, cold, file to file, at memory speed", GIB)
         },
         Task {
-            on: On::Zram,
+            storage: Storage::Zram,
             content: Content::Filled,
             peers: depths(),
             ..plain("zram-sweep-depth", "{size} at memory speed, by queue depth", GIB)
         },
         Task {
-            on: On::Zram,
+            storage: Storage::Zram,
             content: Content::Filled,
             peers: blocks(),
             ..plain("zram-sweep-block", "{size} at memory speed, by block size", GIB)
         },
         Task {
-            on: On::Loop4Kn,
+            storage: Storage::Loop4Kn,
             peers: with_limits(),
             ..plain("4kn-1g", "{size}, cold, file to file, 4096-byte sectors", GIB)
         },
@@ -158,13 +171,13 @@ fn pipe_out() -> Vec<Peer> {
     ]
 }
 
-/// The peers compare what the medium has by dropping it from the cache first.
+/// The peers evict the copy from the page cache first, so that they compare what is on the medium.
 fn verify() -> Vec<Peer> {
-    let dropped = "dd if={dst} iflag=nocache count=0 status=none && cmp {src} {dst}";
+    let evict_and_compare = "dd if={dst} iflag=nocache count=0 status=none && cmp {src} {dst}";
     vec![
         peer("dio-cp --verify", "sh", "{dio} -q --verify {src} {dst}"),
         peer("dd 4M direct, cmp", "dd", &format!("{} && cmp {{src}} {{dst}}", dd("4M").line)),
-        peer("cp + sync, drop, cmp", "cp", &format!("{} && {dropped}", cp().line)),
+        peer("cp + sync, drop, cmp", "cp", &format!("{} && {evict_and_compare}", cp().line)),
         peer(
             "qemu-img, compare",
             "qemu-img",
@@ -179,17 +192,17 @@ fn verify() -> Vec<Peer> {
 }
 
 fn proof() -> Vec<Peer> {
-    let with = |words: &str| peer(&format!("… {words}"), "sh", &format!("{{dio}} -q {words} {{src}} {{dst}}"));
-    let reading = limits().swap_remove(0);
-    let sums = ["blake3", "sha256", "sha512"].map(|name| with(&format!("--checksum {name}")));
-    [vec![dio(), with("--verify")], sums.to_vec(), vec![reading]].concat()
+    let with = |options: &str| peer(&format!("… {options}"), "sh", &format!("{{dio}} -q {options} {{src}} {{dst}}"));
+    let read_limit = limits().swap_remove(0);
+    let checksums = ["blake3", "sha256", "sha512"].map(|name| with(&format!("--checksum {name}")));
+    [vec![dio(), with("--verify")], checksums.to_vec(), vec![read_limit]].concat()
 }
 
 fn small() -> Vec<Peer> {
     vec![dio(), cp()]
 }
 
-/// From nginx on this machine, which has the file in its cache.
+/// Downloads from nginx on this machine, whose file is in the page cache.
 fn url() -> Vec<Peer> {
     vec![
         peer("dio-cp http", "nginx", "{dio} -q {url} {dst}"),
@@ -207,7 +220,7 @@ fn url() -> Vec<Peer> {
     ]
 }
 
-/// 50 MB/s a connection.
+/// Downloads from a server that limits each connection to 50 MB/s.
 fn paced() -> Vec<Peer> {
     vec![
         peer("dio-cp, 4 at once", "nginx", "{dio} -q --connections 4 {paced} {dst}"),
@@ -224,30 +237,29 @@ fn residency() -> Vec<Peer> {
     ]
 }
 
-/// dio-cp as it is comes first, as everywhere: the ratio is to its defaults.
-fn swept(option: &str, values: &[&str]) -> Vec<Peer> {
-    let one = |value: &&str| {
+/// The first row is dio-cp with its defaults, so that the ratios compare with them.
+fn sweep(option: &str, values: &[&str]) -> Vec<Peer> {
+    let with = |value: &&str| {
         peer(&format!("{option} {value}"), "sh", &format!("{{dio}} -q {option} {value} {{src}} {{dst}}"))
     };
-    let own = peer("dio-cp", "sh", "{dio} -q {src} {dst}");
-    [own].into_iter().chain(values.iter().map(one)).collect()
+    [dio()].into_iter().chain(values.iter().map(with)).collect()
 }
 
 fn depths() -> Vec<Peer> {
-    swept("--queue-depth", &["1", "2", "3", "4", "6", "8", "16"])
+    sweep("--queue-depth", &["1", "2", "3", "4", "6", "8", "16"])
 }
 
 fn blocks() -> Vec<Peer> {
-    swept("--block-size", &["64K", "128K", "256K", "512K", "1M", "2M", "4M", "8M", "16M"])
+    sweep("--block-size", &["64K", "128K", "256K", "512K", "1M", "2M", "4M", "8M", "16M"])
 }
 
 fn zram() -> Vec<Peer> {
-    let mut peers = files();
+    let mut peers = file_copies();
     for workers in [2, 4] {
         peers.extend([1, 2, 4].map(|mib| bare(workers, mib)));
     }
-    // What fio makes up would have to be compressed, which the filled source has not.
-    peers
-        .extend(limits().into_iter().map(|peer| Peer { line: format!("{} --buffer_pattern=0x5a", peer.line), ..peer }));
+    // Without the pattern, fio writes random bytes, which zram has to compress, unlike the bytes of the source.
+    let pattern = |peer: Peer| Peer { line: format!("{} --buffer_pattern=0x5a", peer.line), ..peer };
+    peers.extend(limits().into_iter().map(pattern));
     peers
 }

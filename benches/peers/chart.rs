@@ -1,17 +1,18 @@
-//! A bar for each command of each case, as SVG.
+//! The bar chart: a panel for each case, with a bar for each command, as SVG.
 
-use crate::results::{Case, Results, Row, range};
-use crate::table::{MAIN, seconds, times};
+use crate::results::{Case, Results, Row};
+use crate::statistics::range;
+use crate::table::{CHART_CASES, seconds, times};
 
 const WIDTH: f64 = 960.0;
-const PANEL: f64 = 464.0;
-const LINE: f64 = 18.0;
-/// Where a panel's bars begin and how long the longest one is; the names are left of it, the figures
-/// right.
-const BARS: f64 = 142.0;
-const LONGEST: f64 = 200.0;
+const PANEL_WIDTH: f64 = 464.0;
+const LINE_HEIGHT: f64 = 18.0;
+/// Where a panel's bars begin. The names are to the left.
+const BARS_LEFT: f64 = 142.0;
+/// The length of the longest bar of a panel. The figures are to the right.
+const LONGEST_BAR: f64 = 200.0;
 
-/// Colours for light and dark, no background. Not by CSS variables, which some renderers lack.
+/// Colours for light and dark mode, without a background. Some renderers do not support CSS variables.
 pub const STYLE: &str = "\
 <style>
   text { font: 11px system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; fill: #1f2328 }
@@ -40,24 +41,23 @@ pub const STYLE: &str = "\
 </style>
 ";
 
-/// What XML keeps for itself.
+/// Escapes the characters that XML reserves.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-pub fn text(x: f64, y: f64, class: &str, anchor: &str, words: &str) -> String {
-    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(words))
+pub fn text(x: f64, y: f64, class: &str, anchor: &str, content: &str) -> String {
+    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(content))
 }
 
 pub fn svg(results: &Results) -> String {
     let mut body = String::new();
-    // Each panel goes where there is most room; the bottom of both columns.
+    // Each panel goes into the shorter of the two columns. The sweeps have no panel.
     let mut bottom = [28.0f64; 2];
-    // The sweeps are tables only.
-    for case in MAIN.iter().chain(&["url"]).filter_map(|name| results.case(name)) {
+    for case in CHART_CASES.iter().filter_map(|name| results.case(name)) {
         let column = usize::from(bottom[1] < bottom[0]);
         let (panel, height) = panel(case);
-        let x = column as f64 * (WIDTH - PANEL);
+        let x = column as f64 * (WIDTH - PANEL_WIDTH);
         body += &format!("<g transform=\"translate({x:.0} {:.0})\">\n{panel}</g>\n", bottom[column]);
         bottom[column] += height;
     }
@@ -67,7 +67,7 @@ pub fn svg(results: &Results) -> String {
         14.0,
         "faint",
         "start",
-        "Wall time, medians; whiskers: quickest and slowest round; shorter is better",
+        "Median wall time of a copy; whiskers: fastest and slowest round; shorter is better",
     );
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
@@ -75,15 +75,15 @@ pub fn svg(results: &Results) -> String {
     )
 }
 
-/// One case, and how high it is.
+/// The panel of a case, and its height.
 fn panel(case: &Case) -> (String, f64) {
     let longest = case.rows.iter().map(|row| case.spread(row).1).fold(0.0, f64::max);
-    let scale = LONGEST / longest;
+    let scale = LONGEST_BAR / longest;
     let mut out = text(0.0, 14.0, "title", "start", &case.title);
     let mut y = 24.0;
     for (number, row) in case.rows.iter().enumerate() {
         out += &bar(case, row, y, scale, number == 0);
-        y += LINE;
+        y += LINE_HEIGHT;
     }
     (out, y + 22.0)
 }
@@ -97,18 +97,18 @@ fn bar(case: &Case, row: &Row, y: f64, scale: f64, own: bool) -> String {
         "peer"
     };
     let (wall, (low, high)) = (case.wall(row) * scale, case.spread(row));
-    let middle = y + LINE / 2.0;
-    let mut out = text(BARS - 6.0, middle + 4.0, "", "end", &row.peer);
+    let middle = y + LINE_HEIGHT / 2.0;
+    let mut out = text(BARS_LEFT - 6.0, middle + 4.0, "", "end", &row.peer);
     out += &format!(
-        "<rect x=\"{BARS}\" y=\"{:.1}\" width=\"{wall:.1}\" height=\"{:.1}\" class=\"{class}\"/>\n",
+        "<rect x=\"{BARS_LEFT}\" y=\"{:.1}\" width=\"{wall:.1}\" height=\"{:.1}\" class=\"{class}\"/>\n",
         y + 3.0,
-        LINE - 6.0
+        LINE_HEIGHT - 6.0
     );
-    let (left, right) = (BARS + low * scale, BARS + high * scale);
+    let (left, right) = (BARS_LEFT + low * scale, BARS_LEFT + high * scale);
     out += &format!(
         "<path d=\"M{left:.1} {middle}H{right:.1}M{left:.1} {a}v6M{right:.1} {a}v6\" class=\"line\"/>\n",
         a = middle - 3.0
     );
     let ratio = if own { String::new() } else { format!(" · {}", times(case.ratio(row))) };
-    out + &text(right.max(BARS + wall) + 6.0, middle + 4.0, "faint", "start", &(seconds(case.wall(row)) + &ratio))
+    out + &text(right.max(BARS_LEFT + wall) + 6.0, middle + 4.0, "faint", "start", &(seconds(case.wall(row)) + &ratio))
 }

@@ -1,7 +1,9 @@
-//! The committed files that are made out of `results.json`.
+//! The committed files that are generated from `results.json`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 use crate::results::Results;
 use crate::{chart, frontier, table};
@@ -9,29 +11,30 @@ use crate::{chart, frontier, table};
 const BEGIN: &str = "<!-- benchmark -->\n";
 const END: &str = "<!-- /benchmark -->";
 
-/// Where the figures themselves are.
 pub fn results_path(root: &Path) -> PathBuf {
     root.join("benches/results.json")
 }
 
-/// Every file, by its path in the repository, as it must be.
-pub fn made(root: &Path, results: &Results) -> Vec<(&'static str, String)> {
+/// Each generated file: its path in the repository and its content.
+pub fn generated_files(root: &Path, results: &Results) -> Result<Vec<(&'static str, String)>> {
     let mut files =
         vec![("benches/RESULTS.md", table::results_md(results)), ("benches/chart.svg", chart::svg(results))];
-    if let Some(found) = &results.frontier {
-        files.push(("benches/frontier.svg", frontier::svg(found)));
+    if let Some(frontier) = &results.frontier {
+        files.push(("benches/frontier.svg", frontier::svg(frontier)));
     }
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).unwrap_or_else(|| panic!("README.md lacks {BEGIN}"));
-    let (_, after) = rest.split_once(END).unwrap_or_else(|| panic!("README.md lacks {END}"));
+    let readme = fs::read_to_string(root.join("README.md")).context("README.md")?;
+    let (before, rest) = readme.split_once(BEGIN).with_context(|| format!("README.md lacks {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("README.md lacks {END}"))?;
     files.push(("README.md", format!("{before}{BEGIN}{}{END}{after}", table::readme(results))));
-    files
+    Ok(files)
 }
 
-/// Makes them.
-pub fn write(root: &Path) {
-    for (path, text) in made(root, &Results::read(&results_path(root))) {
-        fs::write(root.join(path), text).unwrap();
-        println!("made: {path}");
+/// Generates the files from the committed results.
+pub fn write(root: &Path) -> Result<()> {
+    let results = Results::read(&results_path(root))?;
+    for (path, text) in generated_files(root, &results)? {
+        fs::write(root.join(path), text).context(path)?;
+        println!("generated: {path}");
     }
+    Ok(())
 }

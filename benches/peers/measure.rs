@@ -1,172 +1,192 @@
-//! One run of one command: what it took.
+//! One run of one command, and what it took.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::account::{Group, Trace, pages_of};
-use crate::cases::Task;
-use crate::peer::{FIO, Peer, find};
-use crate::source::{self, Content, State};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 
-/// A task with its files in place.
-pub struct Bench<'a> {
+use crate::cases::Task;
+use crate::interrupt;
+use crate::left_out::LeftOut;
+use crate::peer::{FIO, Peer};
+use crate::results::{CachedShare, InsertedPages};
+use crate::side_effects::{MemoryCgroup, PageCacheTrace, pages_of};
+use crate::source::{self, CacheState, Content};
+use crate::tools;
+
+/// A task whose source exists.
+pub struct PreparedTask<'a> {
     pub task: &'a Task,
     pub dir: PathBuf,
-    pub src: PathBuf,
+    pub source: PathBuf,
+    /// Bytes of one copy.
     pub bytes: u64,
-    /// What else stands in command lines: URLs.
-    pub words: Vec<(&'static str, String)>,
-    /// Digest of the source, to compare with what came out of a pipe.
+    /// Further placeholders in command lines and their values: URLs.
+    pub placeholders: Vec<(&'static str, String)>,
+    /// SHA-256 of the source, to compare with the output of a pipe. None if no command writes to one.
     pub digest: Option<String>,
 }
 
-/// What one run took, all its copies together.
+/// What a timed run took, all copies together.
 pub struct Run {
+    /// In seconds.
     pub wall: f64,
+    /// User and system time, in seconds.
     pub cpu: f64,
+    /// Resident memory of the largest process.
     pub peak_mib: f64,
-    /// Share of the source's pages in the cache, before and after.
-    pub source_cached: Option<(f64, f64)>,
+    pub source_cached: Option<CachedShare>,
 }
 
-/// What one run cost others.
+/// What a run costs other programs.
 #[derive(Default)]
-pub struct Cost {
+pub struct SideEffects {
     pub charged_mib: Option<f64>,
-    pub pages: Option<(u64, u64)>,
-    /// Why something is not known.
-    pub said: Vec<String>,
+    pub pages: Option<InsertedPages>,
+    /// Why a figure is unknown.
+    pub notes: Vec<String>,
 }
 
-impl Bench<'_> {
-    /// A run that is not timed: it warms up, its bytes are checked, and it shows what it costs others.
-    /// Err: it failed, or what it copied is not the same.
-    pub fn rehearse(&self, peer: &Peer) -> Result<Cost, String> {
-        let mut cost = Cost::default();
-        let group = Group::new().map_err(|why| cost.said.push(why)).ok();
-        let trace = Trace::new().map_err(|why| cost.said.push(why)).ok();
-        self.prepare();
-        let dst = self.dst();
-        let sink = format!("sha256sum > {}", quoted(&dst));
-        let line = self.line(peer, &sink);
-        let line = format!("{}{line}", group.as_ref().map(Group::entrance).unwrap_or_default());
-        let insertions = match &trace {
-            Some(trace) => {
-                let (run, insertions) = trace.during(|| self.time(&line));
-                run.map(|_| insertions)?
-            }
-            None => self.time(&line).map(|_| None)?,
+struct Timing {
+    wall: f64,
+    cpu: f64,
+    peak_mib: f64,
+}
+
+impl PreparedTask<'_> {
+    /// A run that is not timed. It warms up, compares the copy with the source, and measures the side effects. Fails
+    /// with [`LeftOut`] if the command fails or its copy differs.
+    pub fn rehearse(&self, peer: &Peer) -> Result<SideEffects> {
+        let mut effects = SideEffects::default();
+        let group = MemoryCgroup::new().map_err(|error| effects.notes.push(error.to_string())).ok();
+        let trace = PageCacheTrace::new().map_err(|error| effects.notes.push(error.to_string())).ok();
+        self.prepare()?;
+        let copy = self.copy_path();
+        let to_pipe = peer.line.contains("{sink}");
+        let line = self.shell_line(peer, &format!("sha256sum > {}", tools::quoted(&copy)))?;
+        let line = group.as_ref().map(MemoryCgroup::enter_command).unwrap_or_default() + &line;
+        let inserted = if let Some(trace) = &trace {
+            let (timing, inserted) = trace.during(|| self.time(&line))?;
+            timing?;
+            inserted
+        } else {
+            self.time(&line)?;
+            None
         };
-        cost.charged_mib = group.and_then(|group| group.peak_mib());
-        cost.pages = insertions.map(|all| {
-            let copies = if dst.exists() && !peer.line.contains("{sink}") { source::files(&dst) } else { Vec::new() };
-            (pages_of(&all, &source::files(&self.src)), pages_of(&all, &copies))
-        });
-        if trace.is_some() && cost.pages.is_none() {
-            cost.said.push(format!("{}: inserted pages are not known: the kernel lost events", peer.name));
+        effects.charged_mib = group.and_then(|group| group.peak_mib());
+        if let Some(inserted) = inserted {
+            let copies = if copy.exists() && !to_pipe { source::files(&copy)? } else { Vec::new() };
+            let source = pages_of(&inserted, &source::files(&self.source)?);
+            effects.pages = Some(InsertedPages { source, copy: pages_of(&inserted, &copies) });
+        } else if trace.is_some() {
+            effects.notes.push(format!("{}: inserted pages are unknown: the kernel lost events", peer.name));
         }
-        if peer.line.contains("{sink}") {
-            let found = fs::read_to_string(&dst).unwrap();
-            if found.split_whitespace().next() != self.digest.as_deref() {
-                return Err("what came out of the pipe differs".into());
+        if to_pipe {
+            let digest = fs::read_to_string(&copy)?;
+            if digest.split_whitespace().next() != self.digest.as_deref() {
+                return Err(LeftOut::error("the bytes in the pipe differ from the source"));
             }
         } else if !peer.is_limit() && peer.line.contains("{dst}") {
-            source::require_same(&self.src, &dst)?;
+            source::compare(&self.source, &copy)?;
         }
-        Ok(cost)
+        Ok(effects)
     }
 
     /// A timed run.
-    pub fn run(&self, peer: &Peer) -> Run {
-        self.prepare();
-        // Looking at 20,000 files' pages would be a case of its own.
-        let told = matches!(self.task.state, State::Hot | State::HalfHot) && self.task.content == Content::Random;
-        let before = if told { source::cached(&self.src) } else { None };
-        let line = self.line(peer, "cat > /dev/null");
-        let (wall, cpu, peak_mib) = self.time(&line).unwrap_or_else(|why| panic!("{}: {why}", peer.name));
-        let source_cached = before.and_then(|before| Some((before, source::cached(&self.src)?)));
-        let wall = if peer.is_limit() { fio_seconds(&self.dir.join("fio")) } else { wall };
-        Run { wall, cpu, peak_mib, source_cached }
+    pub fn run(&self, peer: &Peer) -> Result<Run> {
+        self.prepare()?;
+        // Counting the pages of 20,000 files would take longer than the run.
+        let count_pages =
+            matches!(self.task.state, CacheState::Hot | CacheState::HalfHot) && self.task.content == Content::Random;
+        let before = if count_pages { source::cached_share(&self.source)? } else { None };
+        let line = self.shell_line(peer, "cat > /dev/null")?;
+        // It worked in the rehearsal, so its failure is not a reason to leave it out.
+        let timing = self.time(&line).map_err(|error| anyhow!("{}: {error:#}", peer.name))?;
+        let Timing { wall, cpu, peak_mib } = timing;
+        let after = if before.is_some() { source::cached_share(&self.source)? } else { None };
+        let source_cached = before.zip(after).map(|(before, after)| CachedShare { before, after });
+        let wall = if peer.is_limit() { fio_seconds(&self.dir.join("fio"))? } else { wall };
+        Ok(Run { wall, cpu, peak_mib, source_cached })
     }
 
-    fn dst(&self) -> PathBuf {
+    fn copy_path(&self) -> PathBuf {
         self.dir.join("dst")
     }
 
-    /// The old copy is gone, nothing is on its way to the disk, and the source is as the task wants it.
-    fn prepare(&self) {
-        let dst = self.dst();
-        let _ = fs::remove_file(&dst).or_else(|_| fs::remove_dir_all(&dst));
+    /// Deletes the previous copy, syncs the filesystem, and brings the source's pages into the task's state.
+    fn prepare(&self) -> Result<()> {
+        let copy = self.copy_path();
+        let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
         if self.task.copies > 1 {
-            fs::create_dir(&dst).unwrap();
+            fs::create_dir(&copy)?;
         }
-        let settle = || dio_cp::sys::sync_filesystem(&File::open(&self.dir).unwrap()).unwrap();
-        if self.task.state == State::Dirty {
-            settle();
+        let sync = || dio_cp::sys::sync_filesystem(&File::open(&self.dir)?);
+        if self.task.state == CacheState::Dirty {
+            sync()?;
         }
-        source::prepare(&self.src, self.task.content, self.task.state, self.bytes);
-        if self.task.state != State::Dirty {
-            settle();
+        source::prepare(&self.source, self.task.content, self.task.state, self.bytes)?;
+        if self.task.state != CacheState::Dirty {
+            sync()?;
         }
+        Ok(())
     }
 
-    /// The whole line for the shell.
-    fn line(&self, peer: &Peer, sink: &str) -> String {
-        let many = self.task.copies > 1;
-        let (src, dst) = (quoted(&self.src), quoted(&self.dst()));
-        let each = |path: &str| if many { format!("{path}/$i") } else { path.to_string() };
-        // A name is on the medium when its directory is.
-        let sync = if many { format!("sync {dst}/$i {dst}") } else { format!("sync {dst}") };
-        let fio = format!("{FIO} --output-format=json --output={}", quoted(&self.dir.join("fio")));
-        let own = std::env::current_exe().unwrap();
-        let tool = find(peer.tool).unwrap_or_default();
+    /// The peer's command line with all placeholders replaced. `sink` reads the pipe of a task that writes to one.
+    fn shell_line(&self, peer: &Peer, sink: &str) -> Result<String> {
+        let several = self.task.copies > 1;
+        let (source, copy) = (tools::quoted(&self.source), tools::quoted(&self.copy_path()));
+        let numbered = |path: &str| if several { format!("{path}/$i") } else { path.to_string() };
+        // A file's name is durable once its directory is.
+        let sync = if several { format!("sync {copy}/$i {copy}") } else { format!("sync {copy}") };
+        let fio = format!("{FIO} --output-format=json --output={}", tools::quoted(&self.dir.join("fio")));
+        let tool = tools::find(peer.tool).unwrap_or_default();
         let mut line = peer.line.clone();
-        for (word, value) in [
+        for (placeholder, value) in [
             ("{sync}", sync),
             ("{sink}", sink.to_string()),
             ("{fio}", fio),
-            ("{dio}", quoted(Path::new(env!("CARGO_BIN_EXE_dio-cp")))),
-            ("{self}", quoted(&own)),
-            ("{tool}", quoted(&tool)),
+            ("{dio}", tools::quoted(Path::new(env!("CARGO_BIN_EXE_dio-cp")))),
+            ("{self}", tools::quoted(&std::env::current_exe()?)),
+            ("{tool}", tools::quoted(&tool)),
             ("{bytes}", self.bytes.to_string()),
-            ("{src}", each(&src)),
-            ("{dst}", each(&dst)),
+            ("{src}", numbered(&source)),
+            ("{dst}", numbered(&copy)),
         ] {
-            line = line.replace(word, &value);
+            line = line.replace(placeholder, &value);
         }
-        for (word, value) in &self.words {
-            line = line.replace(word, value);
+        for (placeholder, value) in &self.placeholders {
+            line = line.replace(placeholder, value);
         }
-        if many { format!("for i in $(seq {}); do {line} || exit 1; done", self.task.copies) } else { line }
+        let copies = self.task.copies;
+        Ok(if several { format!("for i in $(seq {copies}); do {line} || exit 1; done") } else { line })
     }
 
-    /// Wall and processor time by bash, which gives milliseconds where GNU time gives hundredths; the
-    /// largest process's memory in MiB by GNU time. Err: how it failed.
-    fn time(&self, line: &str) -> Result<(f64, f64, f64), String> {
-        crate::stop_if_interrupted();
-        let script = "TIMEFORMAT='%3R %3U %3S'; { time command time -f %M -o peak sh -c \"$0\" 2> said; } 2> figures";
+    /// Takes wall and processor time from bash, which prints milliseconds where GNU time prints hundredths of a second,
+    /// and the memory of the largest process from GNU time. Fails with [`LeftOut`] if the command fails.
+    fn time(&self, line: &str) -> Result<Timing> {
+        interrupt::check()?;
+        let script = "TIMEFORMAT='%3R %3U %3S'; { time command time -f %M -o peak sh -c \"$0\" 2> stderr; } 2> times";
         let mut command = Command::new("bash");
         command.args(["-c", script, line]).current_dir(&self.dir).env_remove("LC_ALL").env("LC_NUMERIC", "C");
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
-        crate::stop_if_interrupted();
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().context("bash")?;
+        interrupt::check()?;
         let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         if !status.success() {
-            return Err(format!("it failed: {}", read("said").lines().next().unwrap_or_default()));
+            return Err(LeftOut::error(format!("it failed: {}", read("stderr").lines().next().unwrap_or_default())));
         }
-        let figures = read("figures") + &read("peak");
-        let figures: Vec<f64> = figures.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
-        Ok((figures[0], figures[1] + figures[2], figures[3] / 1024.0))
+        let text = read("times") + &read("peak");
+        let figures: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+        let figures = figures.with_context(|| format!("not the times of a command: {text}"))?;
+        ensure!(figures.len() == 4, "not the times of a command: {text}");
+        Ok(Timing { wall: figures[0], cpu: figures[1] + figures[2], peak_mib: figures[3] / 1024.0 })
     }
 }
 
-/// A path for the shell.
-pub fn quoted(path: &Path) -> String {
-    format!("'{}'", path.to_str().unwrap().replace('\'', "'\\''"))
-}
-
-/// The job's run time by fio's own clock.
-fn fio_seconds(output: &Path) -> f64 {
-    let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(output).unwrap()).unwrap();
-    found["jobs"][0]["job_runtime"].as_f64().unwrap() / 1000.0
+/// The run time of the job by fio's own clock, without the start of fio.
+fn fio_seconds(output: &Path) -> Result<f64> {
+    let report: Value = serde_json::from_str(&fs::read_to_string(output)?).context("fio's report")?;
+    let milliseconds = report["jobs"][0]["job_runtime"].as_f64().context("fio's report has no job_runtime")?;
+    Ok(milliseconds / 1000.0)
 }

@@ -1,20 +1,19 @@
-//! The commands, and where their tools are.
+//! The commands that are compared: dio-cp and other tools.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// One command. In its line stand:
+/// One command. Its line is for the shell, with these placeholders:
 ///
 /// ```text
-/// {dio} {tool} {self}   dio-cp, what this peer needs, this benchmark's own program
-/// {src} {dst}           the two ends; {sync} waits for {dst}, in a case of many files for its name too
+/// {dio} {tool} {self}   the paths of dio-cp, of this peer's tool, and of this benchmark
+/// {src} {dst}           source and destination
+/// {sync}                waits until {dst} is durable; in a case of several files, its name too
 /// {sink}                reads standard input to its end
-/// {fio}                 options of all fio lines
+/// {bytes}               the size of one copy
+/// {fio}                 options that all fio commands share
 /// ```
 #[derive(Clone)]
 pub struct Peer {
     pub name: String,
-    /// What it needs to be installed.
+    /// The tool that must be installed.
     pub tool: &'static str,
     pub line: String,
 }
@@ -24,14 +23,14 @@ pub fn peer(name: &str, tool: &'static str, line: &str) -> Peer {
 }
 
 impl Peer {
-    /// The device's own speed, which is no copy.
+    /// True if it does not copy, but measures the speed of the device.
     pub fn is_limit(&self) -> bool {
         self.tool == "fio"
     }
 
-    /// As people would type it.
-    pub fn shown(&self) -> String {
-        let words = [
+    /// The line as a user would type it.
+    pub fn display_line(&self) -> String {
+        let values = [
             ("{dio}", "dio-cp"),
             ("{tool}", self.tool),
             ("{self}", "bench"),
@@ -41,11 +40,11 @@ impl Peer {
             ("{sink}", "cat > /dev/null"),
             ("{fio}", FIO),
         ];
-        words.iter().fold(self.line.clone(), |line, (word, shown)| line.replace(word, shown))
+        values.iter().fold(self.line.clone(), |line, (placeholder, value)| line.replace(placeholder, value))
     }
 }
 
-/// fio is the device's own limit, at queue depth 8 × 4 MiB, by its own clock, without its start.
+/// fio measures the speed of the device with 8 requests of 4 MiB in flight.
 pub const FIO: &str = "--bs=4M --iodepth=8 --ioengine=libaio --direct=1 --fallocate=posix --end_fsync=1";
 
 pub fn dio() -> Peer {
@@ -78,8 +77,8 @@ pub fn xcp() -> Peer {
     peer("xcp + sync", "xcp", "{tool} --no-progress {src} {dst} && {sync}")
 }
 
-/// Whole files, with the medium reached at the end.
-pub fn files() -> Vec<Peer> {
+/// Copies of a file that are durable when the command ends.
+pub fn file_copies() -> Vec<Peer> {
     vec![
         dio(),
         dd("1M"),
@@ -96,14 +95,14 @@ pub fn files() -> Vec<Peer> {
         mbuffer(),
         qemu_img(),
         nbdcopy(),
-        // It has no direct I/O.
+        // dcfldd has no direct I/O.
         peer("dcfldd 4M + sync", "dcfldd", "dcfldd if={src} of={dst} bs=4M status=off && {sync}"),
-        // By itself it copies 64 KiB at a time, which is for damaged disks.
+        // By default, ddrescue copies 64 KiB at a time, which is meant for damaged disks.
         peer("ddrescue direct", "ddrescue", "ddrescue -q -d -D -p -c 8192 {src} {dst} && {sync}"),
     ]
 }
 
-/// The device's own speed with these bytes.
+/// The speed of the device when it only reads, or only writes, as many bytes.
 pub fn limits() -> Vec<Peer> {
     vec![
         peer("fio, only reading", "fio", "fio --name=limit --rw=read --filename={src} --size={bytes} {fio}"),
@@ -111,64 +110,8 @@ pub fn limits() -> Vec<Peer> {
     ]
 }
 
-/// A loop that can do nothing but this, tuned by hand: what a copy program could cost at least.
+/// The minimal copy loop of bare.rs.
 pub fn bare(workers: usize, mib: usize) -> Peer {
     let line = format!("{{self}} bare-loop {{src}} {{dst}} {workers} {}", mib << 20);
     peer(&format!("bare loop {workers} × {mib} MiB"), "sh", &line)
-}
-
-/// Where this tool is: in PATH, or of those that `install-peers` made.
-pub fn find(tool: &str) -> Option<PathBuf> {
-    let own = peers_dir().join("bin");
-    if tool == "uutils-dd" {
-        // The second one is Debian's.
-        return [own.join("dd"), "/usr/lib/cargo/bin/coreutils/dd".into()].into_iter().find(|path| path.is_file());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain([own]).map(|dir| dir.join(tool)).find(|path| path.is_file())
-}
-
-/// What the installed tools say of themselves, in a line each.
-pub fn versions() -> Vec<String> {
-    let asked = [
-        "dd",
-        "uutils-dd",
-        "cp",
-        "cat",
-        "xcp",
-        "mbuffer",
-        "qemu-img",
-        "nbdcopy",
-        "dcfldd",
-        "ddrescue",
-        "curl",
-        "wget",
-        "fio",
-    ];
-    let version = |tool: &str| {
-        let output = Command::new(find(tool)?).arg("--version").output().ok()?;
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let line = said.lines().find(|line| !line.trim().is_empty())?;
-        let words: Vec<&str> = line.split_whitespace().take(6).collect();
-        Some(format!("{tool}: {}", words.join(" ")))
-    };
-    let own = concat!("dio-cp: ", env!("CARGO_PKG_VERSION")).to_string();
-    [own].into_iter().chain(asked.into_iter().filter_map(version)).collect()
-}
-
-fn peers_dir() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers")
-}
-
-/// Those that cargo has, under the target directory.
-pub fn install() {
-    for package in ["xcp", "uu_dd"] {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo).args(["install", "--locked", package, "--root"]).arg(peers_dir()).status();
-        match status {
-            Ok(status) if status.success() => println!("installed: {package}"),
-            Ok(status) => println!("not installed: {package}: cargo ended with {status}"),
-            Err(error) => println!("not installed: {package}: {error}"),
-        }
-    }
 }

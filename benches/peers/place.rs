@@ -1,20 +1,23 @@
-//! Where the files of a case are: a directory on the target directory's disk, or a filesystem on a
-//! device made for it. All of it is taken down again, after a panic too.
+//! Where the files of a case are: on the target directory's disk, or on a filesystem made for the case. Dropping a
+//! [`Place`] unmounts and removes what was made, after an error too.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{Loop, Scratch, has_tool, is_root, tool};
+use anyhow::{Context, Result};
 
-/// What the files are on.
+use crate::common::{Loop, Scratch, has_tool, is_root};
+use crate::left_out::LeftOut;
+use crate::tools;
+
+/// What the files are stored on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum On {
-    /// The disk under the target directory.
+pub enum Storage {
+    /// The disk of the target directory.
     Disk,
-    /// ext4 on a block device in memory, which is as fast as memory is: what is left is the
-    /// program's own cost, and the kernel's.
+    /// ext4 on a block device in memory, so that the time is that of the program and the kernel.
     Zram,
     /// ext4 on a loop device with sectors of 4096 bytes.
     Loop4Kn,
@@ -23,9 +26,9 @@ pub enum On {
 /// A directory for one case.
 pub struct Place {
     pub dir: PathBuf,
-    /// The filesystem, and what it is on.
+    /// The filesystem and its device, in words.
     pub label: String,
-    // Dropped in this order: first the mount, then what it is on, then what that is in.
+    // Dropped in this order: the mount, its device, and the directory of both.
     _mount: Option<Mounted>,
     _zram: Option<Zram>,
     _loop: Option<Loop>,
@@ -33,103 +36,109 @@ pub struct Place {
 }
 
 impl Place {
-    /// Err: why this cannot be had here. `bytes` is what the case needs in all.
-    pub fn new(on: On, bytes: u64) -> Result<Self, String> {
+    /// `bytes` is what the case needs in all. Fails with [`LeftOut`] if this machine cannot offer the storage.
+    pub fn new(storage: Storage, bytes: u64) -> Result<Self> {
         let scratch = Scratch::new();
-        let free = dio_cp::sys::free_bytes(&File::open(&scratch.0).unwrap()).unwrap();
-        if on != On::Zram && free < bytes + (1 << 30) {
-            return Err(format!("needs {} GiB of free space", (bytes >> 30) + 1));
+        let free = dio_cp::sys::free_bytes(&File::open(&scratch.0)?)?;
+        if storage != Storage::Zram && free < bytes + (1 << 30) {
+            return Err(LeftOut::error(format!("needs {} GiB of free space", (bytes >> 30) + 1)));
         }
-        if on == On::Disk {
-            let label = format!("{} on {}", filesystem_of(&scratch.0), device_of(&scratch.0));
-            let dir = scratch.0.clone();
-            return Ok(Self { dir, label, _mount: None, _zram: None, _loop: None, _scratch: scratch });
+        match storage {
+            Storage::Disk => Self::on_disk(scratch),
+            Storage::Zram => Self::on_zram(scratch, bytes),
+            Storage::Loop4Kn => Self::on_loop_device(scratch, bytes),
         }
-        if !is_root() {
-            return Err("needs root".into());
-        }
-        if !has_tool("mkfs.ext4") {
-            return Err("needs mkfs.ext4".into());
-        }
-        // Room for the filesystem's own tables.
-        let len = bytes + bytes / 8 + (256 << 20);
-        let (zram, disk, device) = if on == On::Zram {
-            let zram = Zram::new(len)?;
-            let device = zram.device();
-            (Some(zram), None, device)
-        } else {
-            if !has_tool("losetup") {
-                return Err("needs losetup".into());
-            }
-            let disk = Loop::new(&scratch, len, 4096);
-            written_once(&disk.backing, len);
-            let device = disk.device.clone();
-            (None, Some(disk), device)
-        };
-        let mount = Mounted::new(&device, &scratch.path("mnt"));
-        let label = if on == On::Zram { "ext4 on zram" } else { "ext4 on a loop device of 4096-byte sectors" };
-        Ok(Self {
-            dir: mount.0.clone(),
-            label: label.into(),
-            _mount: Some(mount),
-            _zram: zram,
-            _loop: disk,
-            _scratch: scratch,
-        })
+    }
+
+    fn on_disk(scratch: Scratch) -> Result<Self> {
+        let label = format!("{} on {}", findmnt(&scratch.0, "FSTYPE")?, device_kind(&scratch.0)?);
+        Ok(Self { dir: scratch.0.clone(), label, _mount: None, _zram: None, _loop: None, _scratch: scratch })
+    }
+
+    fn on_zram(scratch: Scratch, bytes: u64) -> Result<Self> {
+        require_root_and("mkfs.ext4")?;
+        let zram = Zram::new(device_len(bytes))?;
+        let mount = Mounted::new(&zram.device(), &scratch.path("mnt"))?;
+        let (dir, label) = (mount.0.clone(), "ext4 on zram".into());
+        Ok(Self { dir, label, _mount: Some(mount), _zram: Some(zram), _loop: None, _scratch: scratch })
+    }
+
+    fn on_loop_device(scratch: Scratch, bytes: u64) -> Result<Self> {
+        require_root_and("mkfs.ext4")?;
+        require_root_and("losetup")?;
+        let disk = Loop::new(&scratch, device_len(bytes), 4096);
+        allocate(&disk.backing, device_len(bytes))?;
+        let mount = Mounted::new(&disk.device, &scratch.path("mnt"))?;
+        let (dir, label) = (mount.0.clone(), "ext4 on a loop device of 4096-byte sectors".into());
+        Ok(Self { dir, label, _mount: Some(mount), _zram: None, _loop: Some(disk), _scratch: scratch })
     }
 }
 
-/// Writes a backing file all over, so that no round pays for the allocation of its blocks.
-fn written_once(backing: &Path, len: u64) {
-    let of = format!("of={}", backing.display());
-    let count = format!("count={}", len >> 20);
-    tool("dd", ["if=/dev/zero", &of, "bs=1M", &count, "conv=notrunc,fsync", "oflag=direct", "status=none"]);
+fn require_root_and(tool: &str) -> Result<()> {
+    if !is_root() {
+        return Err(LeftOut::error("needs root"));
+    }
+    if !has_tool(tool) {
+        return Err(LeftOut::error(format!("needs {tool}")));
+    }
+    Ok(())
 }
 
-/// A filesystem that only this benchmark uses.
+/// The length of a device that has space for `bytes` and for the filesystem's own tables.
+fn device_len(bytes: u64) -> u64 {
+    bytes + bytes / 8 + (256 << 20)
+}
+
+/// Writes zeros to the whole backing file, so that no round pays for the allocation of its blocks.
+fn allocate(backing: &Path, len: u64) -> Result<()> {
+    let output = format!("of={}", backing.display());
+    let count = format!("count={}", len >> 20);
+    tools::run("dd", ["if=/dev/zero", &output, "bs=1M", &count, "conv=notrunc,fsync", "oflag=direct", "status=none"])?;
+    Ok(())
+}
+
+/// A new ext4 filesystem, mounted at this path.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(device: &Path, at: &Path) -> Self {
-        fs::create_dir(at).unwrap();
-        // Nothing is left to be initialised in the background of a measurement.
+    fn new(device: &Path, mount_point: &Path) -> Result<Self> {
+        fs::create_dir(mount_point)?;
+        // Otherwise the kernel would initialise tables in the background of a measurement.
         let options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
-        tool("mkfs.ext4", ["-q", "-E", options, device.to_str().unwrap()]);
-        tool("mount", ["-t", "ext4", device.to_str().unwrap(), at.to_str().unwrap()]);
-        Self(at.to_path_buf())
+        let quiet = ["-q", "-E", options].map(Path::new);
+        tools::run("mkfs.ext4", quiet.into_iter().chain([device]))?;
+        tools::run("mount", [Path::new("-t"), Path::new("ext4"), device, mount_point])?;
+        Ok(Self(mount_point.to_path_buf()))
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Not lazily: the device goes next. A child that is just ending may keep it busy for a moment.
-        for _ in 0..50 {
-            if Command::new("umount").arg("-q").arg(&self.0).status().is_ok_and(|status| status.success()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        // Not a lazy unmount, because the device is removed next. A process that is ending may keep it busy briefly.
+        let unmount = || Command::new("umount").arg("-q").arg(&self.0).status().is_ok_and(|status| status.success());
+        if !retry(unmount) {
+            println!("still mounted: {}", self.0.display());
         }
-        println!("still mounted: {}", self.0.display());
     }
 }
 
-/// A block device in compressed memory that did not exist before.
+/// A new block device in compressed memory, by its number.
 struct Zram(u32);
 
 const CONTROL: &str = "/sys/class/zram-control";
 
 impl Zram {
-    fn new(len: u64) -> Result<Self, String> {
+    fn new(len: u64) -> Result<Self> {
         if !Path::new(CONTROL).exists() {
             let _ = Command::new("modprobe").arg("zram").status();
         }
-        let text = fs::read_to_string(Path::new(CONTROL).join("hot_add"));
-        let text = text.map_err(|error| format!("needs zram: {error}"))?;
-        let number = text.trim().parse().map_err(|_| format!("zram gave no number: {text}"))?;
+        let number = fs::read_to_string(Path::new(CONTROL).join("hot_add"))
+            .map_err(|error| LeftOut::error(format!("needs zram: {error}")))?;
+        let number = number.trim().parse().with_context(|| format!("not the number of a zram device: {number}"))?;
         let zram = Self(number);
-        // Fails on a device that somebody has set up already.
+        // Fails if another program has configured the device meanwhile.
         let size = format!("/sys/block/zram{number}/disksize");
-        fs::write(size, len.to_string()).map_err(|error| format!("zram{number}: {error}"))?;
+        fs::write(size, len.to_string()).map_err(|error| LeftOut::error(format!("zram{number}: {error}")))?;
         Ok(zram)
     }
 
@@ -140,38 +149,41 @@ impl Zram {
 
 impl Drop for Zram {
     fn drop(&mut self) {
-        for _ in 0..50 {
-            if fs::write(Path::new(CONTROL).join("hot_remove"), self.0.to_string()).is_ok() {
-                return;
-            }
+        if !retry(|| fs::write(Path::new(CONTROL).join("hot_remove"), self.0.to_string()).is_ok()) {
+            println!("not removed: {}", self.device().display());
+        }
+    }
+}
+
+/// Tries for up to five seconds. True if it succeeded.
+fn retry(mut attempt: impl FnMut() -> bool) -> bool {
+    (0..50).any(|_| {
+        let done = attempt();
+        if !done {
             std::thread::sleep(Duration::from_millis(100));
         }
-        println!("still there: {}", self.device().display());
-    }
+        done
+    })
 }
 
 /// Kernel, processors and memory.
 pub fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
-    let kernel = kernel.trim().split('-').next().unwrap_or_default().to_string();
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kib = read("/proc/meminfo").split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     format!("Linux {kernel}, {cores} processors, {} GiB of memory", (kib + (1 << 19)) >> 20)
 }
 
-fn filesystem_of(dir: &Path) -> String {
-    findmnt(dir, "FSTYPE")
-}
-
-/// The kind of device, and its scheduler.
-fn device_of(dir: &Path) -> String {
-    let source = findmnt(dir, "SOURCE");
-    let name = source.rsplit('/').next().unwrap_or_default().to_string();
-    let of = |file: &str| fs::read_to_string(format!("/sys/class/block/{name}/{file}")).unwrap_or_default();
-    // A partition's queue is its disk's.
-    let scheduler = of("queue/scheduler") + &of("../queue/scheduler");
-    let scheduler = scheduler.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+/// The kind of device that `dir` is on, and its I/O scheduler.
+fn device_kind(dir: &Path) -> Result<String> {
+    let source = findmnt(dir, "SOURCE")?;
+    let name = source.rsplit('/').next().unwrap_or_default();
+    let attribute = |file: &str| fs::read_to_string(format!("/sys/class/block/{name}/{file}")).unwrap_or_default();
+    // A partition has the queue of its disk.
+    let schedulers = attribute("queue/scheduler") + &attribute("../queue/scheduler");
+    let active = schedulers.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     let kind = match name.as_bytes() {
         [b'v', b'd', ..] => "a virtio disk",
         [b'n', b'v', b'm', b'e', ..] => "an NVMe disk",
@@ -180,9 +192,10 @@ fn device_of(dir: &Path) -> String {
         [b'd', b'm', b'-', ..] => "a device-mapper volume",
         _ => "another device",
     };
-    scheduler.map_or_else(|| kind.to_string(), |(scheduler, _)| format!("{kind} ({scheduler})"))
+    Ok(active.map_or_else(|| kind.to_string(), |(scheduler, _)| format!("{kind} ({scheduler})")))
 }
 
-fn findmnt(dir: &Path, column: &str) -> String {
-    tool("findmnt", ["-n", "-o", column, "-T", dir.to_str().unwrap()]).trim().to_string()
+fn findmnt(dir: &Path, column: &str) -> Result<String> {
+    let options = ["-n", "-o", column, "-T"].map(Path::new);
+    Ok(tools::run("findmnt", options.into_iter().chain([dir]))?.trim().to_string())
 }

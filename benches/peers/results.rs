@@ -1,118 +1,143 @@
-//! What was measured, as `results.json` keeps it: every round's own figures, so that medians and
-//! spreads can be made again by anyone.
+//! The measured figures, as `results.json` stores them: those of every round, so that anyone can compute medians and
+//! spreads again.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+
+use crate::statistics::{median, range};
 
 /// One command of a case.
 pub struct Row {
     pub peer: String,
-    /// With SRC and DST for the paths.
+    /// With SRC and DST instead of paths.
     pub command: String,
-    /// Not a copy: the device's own speed.
+    /// True if it does not copy, but measures the speed of the device.
     pub limit: bool,
-    /// Seconds of each round, for all copies of the run together.
+    /// Seconds of each round, all copies of the run together.
     pub wall: Vec<f64>,
     /// Seconds of user and system time of each round.
     pub cpu: Vec<f64>,
-    /// The largest process of each round.
+    /// Resident memory of the largest process of each round.
     pub peak_mib: Vec<f64>,
-    /// Memory charged to a cgroup at most, page cache included.
+    /// The peak of the memory charged to a cgroup, page cache included.
     pub charged_mib: Option<f64>,
-    /// Pages that came into the page cache: the source's, the destination's.
-    pub pages: Option<(u64, u64)>,
-    /// Share of the source's pages that were cached before and after, of the round that left least.
-    pub source_cached: Option<(f64, f64)>,
+    pub pages: Option<InsertedPages>,
+    /// Of the round that left the fewest pages in the cache.
+    pub source_cached: Option<CachedShare>,
 }
 
-/// Several commands for the same task, in turn.
+/// How many pages of 4 KiB a run brought into the page cache.
+#[derive(Clone, Copy)]
+pub struct InsertedPages {
+    pub source: u64,
+    pub copy: u64,
+}
+
+/// The share of a file's pages that were in the page cache before and after a run, from 0 to 1.
+#[derive(Clone, Copy)]
+pub struct CachedShare {
+    pub before: f64,
+    pub after: f64,
+}
+
+/// Several commands for the same task.
 pub struct Case {
     pub name: String,
     pub title: String,
-    /// Bytes of one copy, and how many copies a run makes.
+    /// The size of one copy.
     pub bytes: u64,
+    /// How many copies a run makes.
     pub copies: u64,
     pub date: String,
-    /// Kernel, processors, filesystem and device.
+    /// Kernel, processors, memory, filesystem and device.
     pub machine: String,
+    /// The first row is dio-cp.
     pub rows: Vec<Row>,
-    /// What was left out, and other things to know.
-    pub said: Vec<String>,
+    /// What was left out, and other remarks.
+    pub notes: Vec<String>,
 }
 
-/// One command beside a random reader.
+/// One command that copies while a reader reads at random offsets.
 pub struct Point {
     pub peer: String,
     pub command: String,
-    /// Bytes per second of the copy in each round; 0 where the reader is alone.
+    /// Bytes per second of the copy in each round. 0 if there was only the reader.
     pub speed: Vec<f64>,
-    /// The reader's latency in milliseconds in each round.
+    /// The reader's latency in each round, in milliseconds.
     pub p50: Vec<f64>,
     pub p99: Vec<f64>,
 }
 
-/// Copies beside a random reader.
+/// The speed of copies against the latency of a random reader.
 pub struct Frontier {
     pub title: String,
     pub date: String,
     pub machine: String,
     pub points: Vec<Point>,
-    pub said: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 #[derive(Default)]
 pub struct Results {
-    /// Versions.
+    /// A line for each tool, with its version.
     pub tools: Vec<String>,
     pub cases: Vec<Case>,
     pub frontier: Option<Frontier>,
-    /// Cases that could not be measured when they were last asked for, and why.
+    /// By the case's name: why the latest attempt could not measure it.
     pub skipped: BTreeMap<String, String>,
 }
 
 impl Results {
-    /// Nothing, where there is no such file yet.
-    pub fn read(path: &Path) -> Self {
-        let Ok(found) = std::fs::read_to_string(path) else { return Self::default() };
-        let value: Value = serde_json::from_str(&found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self {
-            tools: list(&value["tools"], text),
-            cases: list(&value["cases"], Case::from_json),
-            frontier: value["frontier"].is_object().then(|| Frontier::from_json(&value["frontier"])),
-            skipped: value["skipped"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(name, why)| (name.clone(), text(why)))
-                .collect(),
-        }
+    /// Empty if the file does not exist.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let value = serde_json::from_str(&text).map_err(anyhow::Error::from);
+        value.and_then(|value| Self::from_json(&value)).with_context(|| path.display().to_string())
     }
 
-    pub fn write(&self, path: &Path) {
+    fn from_json(value: &Value) -> Result<Self> {
+        let frontier = &value["frontier"];
+        let skipped = value["skipped"].as_object().into_iter().flatten();
+        Ok(Self {
+            tools: list(&value["tools"], text)?,
+            cases: list(&value["cases"], Case::from_json)?,
+            frontier: if frontier.is_object() { Some(Frontier::from_json(frontier)?) } else { None },
+            skipped: skipped.map(|(name, reason)| Ok((name.clone(), text(reason)?))).collect::<Result<_>>()?,
+        })
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
         let cases: Vec<Value> = self.cases.iter().map(Case::to_json).collect();
         let frontier = self.frontier.as_ref().map(Frontier::to_json);
         let value = json!({ "tools": self.tools, "cases": cases, "frontier": frontier, "skipped": self.skipped });
-        std::fs::write(path, format!("{value:#}\n")).unwrap();
+        std::fs::write(path, format!("{value:#}\n")).with_context(|| path.display().to_string())
     }
 
-    /// A case that was measured again takes the place of its earlier self; `order` has all the names.
-    pub fn merge(&mut self, case: Case, order: &[&str]) {
+    /// Adds a case or replaces its earlier results. `order` has the names of all cases.
+    pub fn set_case(&mut self, case: Case, order: &[&str]) {
         self.skipped.remove(&case.name);
-        self.cases.retain(|known| known.name != case.name);
+        self.cases.retain(|other| other.name != case.name);
         self.cases.push(case);
         self.cases.sort_by_key(|case| order.iter().position(|name| *name == case.name));
     }
 
-    /// The same for the copies beside a reader.
-    pub fn show(&mut self, name: &str, frontier: Frontier) {
+    /// Sets the results of the case `name`, which is the one with a random reader.
+    pub fn set_frontier(&mut self, name: &str, frontier: Frontier) {
         self.skipped.remove(name);
         self.frontier = Some(frontier);
     }
 
-    pub fn skip(&mut self, name: &str, why: String) {
-        self.skipped.insert(name.into(), why);
+    /// Notes why a case could not be measured. Its earlier results stay.
+    pub fn skip(&mut self, name: &str, reason: String) {
+        self.skipped.insert(name.into(), reason);
     }
 
     pub fn case(&self, name: &str) -> Option<&Case> {
@@ -121,7 +146,7 @@ impl Results {
 }
 
 impl Case {
-    /// dio-cp as it is: the first row.
+    /// The row of dio-cp, to which the others are compared.
     pub fn own(&self) -> &Row {
         &self.rows[0]
     }
@@ -131,7 +156,7 @@ impl Case {
         median(&row.wall) / self.copies as f64
     }
 
-    /// The quickest and the slowest round, for one copy.
+    /// Wall time of one copy in the fastest and the slowest round, in seconds.
     pub fn spread(&self, row: &Row) -> (f64, f64) {
         let (low, high) = range(&row.wall);
         (low / self.copies as f64, high / self.copies as f64)
@@ -142,7 +167,7 @@ impl Case {
         median(&row.cpu) / self.copies as f64
     }
 
-    /// How many times dio-cp's time.
+    /// The row's wall time divided by dio-cp's.
     pub fn ratio(&self, row: &Row) -> f64 {
         median(&row.wall) / median(&self.own().wall)
     }
@@ -151,21 +176,25 @@ impl Case {
         let rows: Vec<Value> = self.rows.iter().map(Row::to_json).collect();
         json!({
             "name": self.name, "title": self.title, "bytes": self.bytes, "copies": self.copies, "date": self.date,
-            "machine": self.machine, "said": self.said, "rows": rows,
+            "machine": self.machine, "said": self.notes, "rows": rows,
         })
     }
 
-    fn from_json(value: &Value) -> Self {
-        Self {
-            name: text(&value["name"]),
-            title: text(&value["title"]),
-            bytes: value["bytes"].as_u64().unwrap(),
-            copies: value["copies"].as_u64().unwrap(),
-            date: text(&value["date"]),
-            machine: text(&value["machine"]),
-            rows: list(&value["rows"], Row::from_json),
-            said: list(&value["said"], text),
+    fn from_json(value: &Value) -> Result<Self> {
+        let rows = list(&value["rows"], Row::from_json)?;
+        if rows.is_empty() {
+            bail!("a case has no rows");
         }
+        Ok(Self {
+            name: text(&value["name"])?,
+            title: text(&value["title"])?,
+            bytes: integer(&value["bytes"])?,
+            copies: integer(&value["copies"])?,
+            date: text(&value["date"])?,
+            machine: text(&value["machine"])?,
+            rows,
+            notes: list(&value["said"], text)?,
+        })
     }
 }
 
@@ -174,84 +203,93 @@ impl Row {
         json!({
             "peer": self.peer, "command": self.command, "limit": self.limit, "wall": rounded(&self.wall),
             "cpu": rounded(&self.cpu), "peak_mib": rounded(&self.peak_mib), "charged_mib": self.charged_mib.map(round),
-            "pages": self.pages, "source_cached": self.source_cached.map(|(a, b)| (round(a), round(b))),
+            "pages": self.pages.map(|pages| (pages.source, pages.copy)),
+            "source_cached": self.source_cached.map(|share| (round(share.before), round(share.after))),
         })
     }
 
-    fn from_json(value: &Value) -> Self {
-        let pair = |pair: &Value| Some((pair[0].clone(), pair[1].clone())).filter(|_| pair.is_array());
-        Self {
-            peer: text(&value["peer"]),
-            command: text(&value["command"]),
-            limit: value["limit"].as_bool().unwrap(),
-            wall: list(&value["wall"], number),
-            cpu: list(&value["cpu"], number),
-            peak_mib: list(&value["peak_mib"], number),
+    fn from_json(value: &Value) -> Result<Self> {
+        let (pages, cached) = (&value["pages"], &value["source_cached"]);
+        Ok(Self {
+            peer: text(&value["peer"])?,
+            command: text(&value["command"])?,
+            limit: value["limit"].as_bool().context("limit is not a boolean")?,
+            wall: list(&value["wall"], number)?,
+            cpu: list(&value["cpu"], number)?,
+            peak_mib: list(&value["peak_mib"], number)?,
             charged_mib: value["charged_mib"].as_f64(),
-            pages: pair(&value["pages"]).map(|(a, b)| (a.as_u64().unwrap(), b.as_u64().unwrap())),
-            source_cached: pair(&value["source_cached"]).map(|(a, b)| (number(&a), number(&b))),
-        }
+            pages: match pages {
+                Value::Null => None,
+                _ => Some(InsertedPages { source: integer(&pages[0])?, copy: integer(&pages[1])? }),
+            },
+            source_cached: match cached {
+                Value::Null => None,
+                _ => Some(CachedShare { before: number(&cached[0])?, after: number(&cached[1])? }),
+            },
+        })
+    }
+}
+
+impl Point {
+    /// A command without any round yet.
+    pub fn new(peer: &str, command: &str) -> Self {
+        Self { peer: peer.into(), command: command.into(), speed: Vec::new(), p50: Vec::new(), p99: Vec::new() }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "peer": self.peer, "command": self.command, "speed": rounded(&self.speed),
+            "p50": rounded(&self.p50), "p99": rounded(&self.p99),
+        })
+    }
+
+    fn from_json(value: &Value) -> Result<Self> {
+        Ok(Self {
+            peer: text(&value["peer"])?,
+            command: text(&value["command"])?,
+            speed: list(&value["speed"], number)?,
+            p50: list(&value["p50"], number)?,
+            p99: list(&value["p99"], number)?,
+        })
     }
 }
 
 impl Frontier {
     fn to_json(&self) -> Value {
-        let point = |point: &Point| {
-            json!({
-                "peer": point.peer, "command": point.command, "speed": rounded(&point.speed),
-                "p50": rounded(&point.p50), "p99": rounded(&point.p99),
-            })
-        };
-        let points: Vec<Value> = self.points.iter().map(point).collect();
+        let points: Vec<Value> = self.points.iter().map(Point::to_json).collect();
         json!({
-            "title": self.title, "date": self.date, "machine": self.machine, "said": self.said, "points": points,
+            "title": self.title, "date": self.date, "machine": self.machine, "said": self.notes, "points": points,
         })
     }
 
-    fn from_json(value: &Value) -> Self {
-        let point = |value: &Value| Point {
-            peer: text(&value["peer"]),
-            command: text(&value["command"]),
-            speed: list(&value["speed"], number),
-            p50: list(&value["p50"], number),
-            p99: list(&value["p99"], number),
-        };
-        Self {
-            title: text(&value["title"]),
-            date: text(&value["date"]),
-            machine: text(&value["machine"]),
-            points: list(&value["points"], point),
-            said: list(&value["said"], text),
-        }
+    fn from_json(value: &Value) -> Result<Self> {
+        Ok(Self {
+            title: text(&value["title"])?,
+            date: text(&value["date"])?,
+            machine: text(&value["machine"])?,
+            points: list(&value["points"], Point::from_json)?,
+            notes: list(&value["said"], text)?,
+        })
     }
 }
 
-/// The middle one, or the mean of the two in the middle.
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+fn list<T>(value: &Value, item: impl Fn(&Value) -> Result<T>) -> Result<Vec<T>> {
+    value.as_array().with_context(|| format!("not a list: {value}"))?.iter().map(item).collect()
 }
 
-/// Least and greatest.
-pub fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(*value), high.max(*value)))
+fn text(value: &Value) -> Result<String> {
+    Ok(value.as_str().with_context(|| format!("not a string: {value}"))?.to_string())
 }
 
-fn list<T>(value: &Value, item: impl Fn(&Value) -> T) -> Vec<T> {
-    value.as_array().unwrap().iter().map(item).collect()
+fn integer(value: &Value) -> Result<u64> {
+    value.as_u64().with_context(|| format!("not an integer: {value}"))
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_string()
+fn number(value: &Value) -> Result<f64> {
+    value.as_f64().with_context(|| format!("not a number: {value}"))
 }
 
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap()
-}
-
-/// Finer than anything here is measured.
+/// To four decimal places, which is finer than any of the measurements.
 fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }

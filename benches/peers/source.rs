@@ -1,87 +1,94 @@
-//! What is copied: files of known content, in a known state of the page cache.
+//! What is copied: files of known content, whose pages are in a known state.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What the source is made of.
+use anyhow::{Context, Result};
+
+use crate::left_out::LeftOut;
+
+/// The content of the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Bytes that no disk can compress.
+    /// Random bytes, which no device can compress.
     Random,
-    /// One byte over and over, which zram keeps as a word a page: nothing is left but the way there.
-    /// It is not zero, which some tools would make a hole of.
+    /// The same byte everywhere, so that zram stores a page as one word and does not compress. The byte is not zero,
+    /// because some tools make holes of zeros.
     Filled,
-    /// A 64th of it data, in 64 pieces.
+    /// A sparse file: 64 pieces of random data, which are 1/64 of the file, and holes.
     Sparse,
-    /// Random, under nginx's root.
+    /// Random bytes in the document root of nginx.
     Served,
-    /// 20,000 files in a directory.
+    /// A directory of 20,000 files.
     Tree,
 }
 
-/// What of the source is in the page cache as a run begins.
+/// Which pages of the source are in the page cache when a run begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum CacheState {
     Cold,
-    /// All of it, clean.
+    /// All of them, clean.
     Hot,
-    /// Its first half, clean.
+    /// Those of its first half, clean.
     HalfHot,
-    /// All of it, and not yet on the medium.
+    /// All of them, dirty.
     Dirty,
 }
 
-/// Makes a file, or a directory of them named 1, 2, 3 …
-pub fn make(path: &Path, content: Content, bytes: u64, copies: u64) {
+/// Creates a file or, for several copies, a directory of files named 1, 2, 3 and so on.
+pub fn create(path: &Path, content: Content, bytes: u64, copies: u64) -> Result<()> {
     match content {
         Content::Tree => {
-            fs::create_dir(path).unwrap();
+            fs::create_dir(path)?;
             for i in 0..20_000 {
-                fs::write(path.join(i.to_string()), vec![b'x'; bytes as usize]).unwrap();
+                fs::write(path.join(i.to_string()), vec![b'x'; bytes as usize])?;
             }
         }
-        Content::Sparse => {
-            let file = File::create(path).unwrap();
-            file.set_len(bytes).unwrap();
-            let mut part = vec![0; (bytes / 64 / 64) as usize];
-            let mut state = SEED;
-            for i in 0..64 {
-                randomise(&mut part, &mut state);
-                file.write_all_at(&part, i * (bytes / 64)).unwrap();
-            }
-            file.sync_all().unwrap();
-        }
+        Content::Sparse => create_sparse(path, bytes)?,
         _ if copies > 1 => {
-            fs::create_dir(path).unwrap();
+            fs::create_dir(path)?;
             for i in 1..=copies {
-                write(&path.join(i.to_string()), content, bytes).sync_all().unwrap();
+                write(&path.join(i.to_string()), content, bytes)?.sync_all()?;
             }
         }
-        _ => write(path, content, bytes).sync_all().unwrap(),
+        _ => write(path, content, bytes)?.sync_all()?,
     }
+    Ok(())
 }
 
-fn write(path: &Path, content: Content, bytes: u64) -> File {
-    let mut file = File::create(path).unwrap();
+fn create_sparse(path: &Path, bytes: u64) -> Result<()> {
+    let file = File::create(path)?;
+    file.set_len(bytes)?;
+    let mut piece = vec![0; (bytes / 64 / 64) as usize];
     let mut state = SEED;
-    let mut part = vec![0x5a; bytes.min(1 << 20) as usize];
+    for i in 0..64 {
+        randomise(&mut piece, &mut state);
+        file.write_all_at(&piece, i * (bytes / 64))?;
+    }
+    Ok(file.sync_all()?)
+}
+
+fn write(path: &Path, content: Content, bytes: u64) -> Result<File> {
+    let mut file = File::create(path)?;
+    let mut state = SEED;
+    let mut buffer = vec![0x5a; bytes.min(1 << 20) as usize];
     let mut left = bytes as usize;
     while left > 0 {
         if content != Content::Filled {
-            randomise(&mut part, &mut state);
+            randomise(&mut buffer, &mut state);
         }
-        let now = left.min(part.len());
-        file.write_all(&part[..now]).unwrap();
-        left -= now;
+        let len = left.min(buffer.len());
+        file.write_all(&buffer[..len])?;
+        left -= len;
     }
-    file
+    Ok(file)
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// xorshift64
+/// Fills the buffer by xorshift64.
 fn randomise(bytes: &mut [u8], state: &mut u64) {
     for word in bytes.chunks_exact_mut(8) {
         *state ^= *state << 13;
@@ -91,88 +98,101 @@ fn randomise(bytes: &mut [u8], state: &mut u64) {
     }
 }
 
-/// Brings every file of the source into this state.
-pub fn prepare(path: &Path, content: Content, state: State, bytes: u64) {
+/// Brings the pages of every file of the source into this state.
+pub fn prepare(path: &Path, content: Content, state: CacheState, bytes: u64) -> Result<()> {
     if content == Content::Tree {
-        return; // what was just written is cached
+        return Ok(()); // the files were just written, so they are cached
     }
-    for path in files(path) {
+    for path in files(path)? {
         match state {
-            State::Cold => make_cold(&path),
-            State::Hot => {
-                std::io::copy(&mut File::open(&path).unwrap(), &mut std::io::sink()).unwrap();
+            CacheState::Cold => evict(&path)?,
+            CacheState::Hot => {
+                std::io::copy(&mut File::open(&path)?, &mut std::io::sink())?;
             }
-            State::HalfHot => {
-                make_cold(&path);
-                let file = File::open(&path).unwrap();
-                // Without it, reading ahead brings more than was asked for.
-                dio_cp::sys::advise(&file, 0, 0, libc::POSIX_FADV_RANDOM).unwrap();
-                let mut part = vec![0; 1 << 20];
-                let half = bytes / 2;
-                for at in (0..half).step_by(part.len()) {
-                    let len = part.len().min((half - at) as usize);
-                    file.read_exact_at(&mut part[..len], at).unwrap();
-                }
+            CacheState::HalfHot => {
+                evict(&path)?;
+                read_first_half(&path, bytes)?;
             }
-            // The rest of the filesystem is on the medium by then; see measure.rs.
-            State::Dirty => drop(write(&path, content, bytes)),
+            // The caller has synced the rest of the filesystem, so only these pages are dirty.
+            CacheState::Dirty => drop(write(&path, content, bytes)?),
         }
     }
+    Ok(())
 }
 
-/// Drops a file's pages.
-pub fn make_cold(path: &Path) {
-    let file = File::open(path).unwrap();
-    file.sync_all().unwrap();
-    dio_cp::sys::advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED).unwrap();
+fn read_first_half(path: &Path, bytes: u64) -> Result<()> {
+    let file = File::open(path)?;
+    // Prevents read-ahead into the second half.
+    dio_cp::sys::advise(&file, 0, 0, libc::POSIX_FADV_RANDOM)?;
+    let mut buffer = vec![0; 1 << 20];
+    let half = bytes / 2;
+    for offset in (0..half).step_by(buffer.len()) {
+        let len = buffer.len().min((half - offset) as usize);
+        file.read_exact_at(&mut buffer[..len], offset)?;
+    }
+    Ok(())
+}
+
+/// Evicts the pages of a file from the page cache.
+pub fn evict(path: &Path) -> Result<()> {
+    let file = File::open(path)?;
+    file.sync_all()?;
+    Ok(dio_cp::sys::advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED)?)
 }
 
 /// The file, or all files of a directory.
-pub fn files(path: &Path) -> Vec<PathBuf> {
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
-        return vec![path.to_path_buf()];
+        return Ok(vec![path.to_path_buf()]);
     }
-    fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// Share of the pages that are in the cache. None: the kernel does not tell (before Linux 6.5).
-pub fn cached(path: &Path) -> Option<f64> {
+/// The share of the pages that are in the page cache. None if the kernel cannot count them (before Linux 6.5).
+pub fn cached_share(path: &Path) -> Result<Option<f64>> {
     let page = dio_cp::sys::page_size();
-    let (mut cached, mut all) = (0, 0);
-    for path in files(path) {
-        let file = File::open(path).unwrap();
-        cached += dio_cp::sys::cached_pages(&file, 0, 0).ok()?;
-        all += file.metadata().unwrap().len().div_ceil(page);
+    let (mut cached, mut total) = (0, 0);
+    for path in files(path)? {
+        let file = File::open(path)?;
+        let Ok(pages) = dio_cp::sys::cached_pages(&file, 0, 0) else { return Ok(None) };
+        cached += pages;
+        total += file.metadata()?.len().div_ceil(page);
     }
-    Some(cached as f64 / all as f64)
+    Ok(Some(cached as f64 / total as f64))
 }
 
-/// Err unless two files, or all files of two directories, have the same length and bytes. Where both
-/// have a hole, nothing is read.
-pub fn require_same(src: &Path, dst: &Path) -> Result<(), String> {
-    for path in files(src) {
-        let other = if src.is_dir() { dst.join(path.file_name().unwrap()) } else { dst.to_path_buf() };
-        let b = File::open(&other).map_err(|error| format!("it made no copy: {error}"))?;
-        let a = File::open(&path).unwrap();
-        let (len, found) = (a.metadata().unwrap().len(), b.metadata().unwrap().len());
-        if found != len {
-            return Err(format!("its copy has {found} bytes instead of {len}"));
+/// Compares a file with its copy, or all files of a directory with theirs. Fails with [`LeftOut`] if a copy differs.
+pub fn compare(source: &Path, copy: &Path) -> Result<()> {
+    for path in files(source)? {
+        let name = path.file_name().context("a file without a name")?;
+        let copy = if source.is_dir() { copy.join(name) } else { copy.to_path_buf() };
+        compare_files(&path, &copy)?;
+    }
+    Ok(())
+}
+
+/// Ranges that are holes in both files are not read.
+fn compare_files(source: &Path, copy: &Path) -> Result<()> {
+    let source = File::open(source)?;
+    let copy = File::open(copy).map_err(|error| LeftOut::error(format!("it made no copy: {error}")))?;
+    let (len, copy_len) = (source.metadata()?.len(), copy.metadata()?.len());
+    if copy_len != len {
+        return Err(LeftOut::error(format!("its copy has {copy_len} bytes instead of {len}")));
+    }
+    let next_data = |offset| -> Result<u64> {
+        let seek = |file| dio_cp::sys::seek_extent(file, offset, libc::SEEK_DATA);
+        Ok(seek(&source)?.unwrap_or(len).min(seek(&copy)?.unwrap_or(len)))
+    };
+    let (mut expected, mut actual) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut offset = next_data(0)?;
+    while offset < len {
+        let part = expected.len().min((len - offset) as usize);
+        source.read_exact_at(&mut expected[..part], offset)?;
+        copy.read_exact_at(&mut actual[..part], offset)?;
+        if let Some(differing) = (0..part).find(|i| expected[*i] != actual[*i]) {
+            return Err(LeftOut::error(format!("its copy differs at byte {} of {len}", offset + differing as u64)));
         }
-        let (mut here, mut there) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-        let next_data = |at| {
-            let data = |file| dio_cp::sys::seek_extent(file, at, libc::SEEK_DATA).unwrap().unwrap_or(len);
-            data(&a).min(data(&b))
-        };
-        let mut at = next_data(0);
-        while at < len {
-            let part = here.len().min((len - at) as usize);
-            a.read_exact_at(&mut here[..part], at).unwrap();
-            b.read_exact_at(&mut there[..part], at).unwrap();
-            if let Some(wrong) = (0..part).find(|i| here[*i] != there[*i]) {
-                return Err(format!("its copy differs at byte {} of {len}", at + wrong as u64));
-            }
-            at = next_data(at + part as u64);
-        }
+        offset = next_data(offset + part as u64)?;
     }
     Ok(())
 }

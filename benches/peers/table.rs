@@ -1,9 +1,10 @@
-//! The figures as text: for the terminal, RESULTS.md and the README.
+//! The tables: for the terminal, RESULTS.md and the README.
 
-use crate::results::{Case, Frontier, Results, Row, median, range};
+use crate::results::{Case, Frontier, Results, Row};
+use crate::statistics::{median, range};
 
-/// The cases of the chart, in this order.
-pub const MAIN: [&str; 14] = [
+/// The cases of the bar chart, in this order.
+pub const CHART_CASES: [&str; 15] = [
     "file-4k",
     "file-1m",
     "file-64m",
@@ -18,16 +19,17 @@ pub const MAIN: [&str; 14] = [
     "verify",
     "4kn-1g",
     "zram-1g",
+    "url",
 ];
 
-/// The columns of the README's table: their titles, and how the names of the peers in them begin.
+/// The columns of the README's table: their titles, and the prefixes of the peers' names. The fastest peer is shown.
 const README_COLUMNS: [(&str, &[&str]); 3] = [
     ("dd, direct I/O, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
     ("cp, or cat with pipes", &["cp ", "cat "]),
     ("curl -o", &["curl -o"]),
 ];
 
-/// The cases of the README's table: their names, and what the README calls them.
+/// The cases of the README's table, and their titles in it.
 const README_CASES: [(&str, &str); 6] = [
     ("file-1g", "1 GiB file"),
     ("file-8g", "8 GiB file"),
@@ -37,11 +39,11 @@ const README_CASES: [(&str, &str); 6] = [
     ("url", "2 GiB download"),
 ];
 
-/// The cases of the README's table that also have a row about the page cache.
+/// The cases that have another row in the README's table, about the page cache.
 const README_CACHE_CASES: [(&str, &str); 2] =
     [("file-1g", "page cache filled by a 1 GiB copy"), ("url", "page cache filled by a 2 GiB download")];
 
-/// What people call these many bytes.
+/// A size in the largest unit that is not larger than it.
 pub fn size(bytes: u64) -> String {
     let (unit, name) = match bytes {
         0..0x400 => (1, "bytes"),
@@ -55,7 +57,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Three digits, more or less.
+/// A time with about three digits.
 pub fn seconds(value: f64) -> String {
     match value {
         ..0.01 => format!("{:.2} ms", value * 1000.0),
@@ -66,6 +68,7 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// A ratio with about two digits.
 pub fn times(ratio: f64) -> String {
     if ratio < 9.95 { format!("{ratio:.1} ×") } else { format!("{ratio:.0} ×") }
 }
@@ -74,15 +77,18 @@ fn rounds(number: usize) -> String {
     if number == 1 { "1 round".into() } else { format!("{number} rounds") }
 }
 
-fn known<T>(value: Option<T>, shown: impl Fn(T) -> String) -> String {
-    value.map_or_else(|| "–".to_string(), shown)
+/// The value as text, or a dash if it is unknown.
+fn or_dash<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "–".to_string(), format)
 }
 
 fn cells(case: &Case) -> Vec<Vec<String>> {
-    let cached = case.rows.iter().any(|row| row.source_cached.is_some());
+    let has_cached = case.rows.iter().any(|row| row.source_cached.is_some());
     let mut head: Vec<String> =
-        ["", "wall", "spread", "", "CPU", "peak memory", "charged", "pages in, source + copy"].map(Into::into).into();
-    if cached {
+        ["", "wall", "spread", "ratio", "CPU", "peak memory", "charged", "pages in, source + copy"]
+            .map(Into::into)
+            .into();
+    if has_cached {
         head.push("source cached".into());
     }
     let line = |row: &Row| {
@@ -94,12 +100,14 @@ fn cells(case: &Case) -> Vec<Vec<String>> {
             times(case.ratio(row)),
             seconds(case.cpu(row)),
             format!("{:.0} MiB", median(&row.peak_mib)),
-            known(row.charged_mib, |mib| format!("{mib:.0} MiB")),
-            known(row.pages, |(src, dst)| format!("{src} + {dst}")),
+            or_dash(row.charged_mib, |mib| format!("{mib:.0} MiB")),
+            or_dash(row.pages, |pages| format!("{} + {}", pages.source, pages.copy)),
         ];
-        if cached {
+        if has_cached {
             let percent = |share: f64| format!("{:.0} %", share * 100.0);
-            line.push(known(row.source_cached, |(a, b)| format!("{}, then {}", percent(a), percent(b))));
+            line.push(or_dash(row.source_cached, |share| {
+                format!("{}, then {}", percent(share.before), percent(share.after))
+            }));
         }
         line
     };
@@ -125,7 +133,7 @@ fn frontier_cells(frontier: &Frontier) -> Vec<Vec<String>> {
     [head].into_iter().chain(line).collect()
 }
 
-/// In columns.
+/// In columns, for a terminal.
 fn aligned(cells: &[Vec<String>]) -> String {
     let width = |column: usize| cells.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..cells[0].len()).map(width).collect();
@@ -144,73 +152,77 @@ fn aligned(cells: &[Vec<String>]) -> String {
 fn markdown(cells: &[Vec<String>]) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"))
+        format!("| {} |\n", cells.join(" | "))
     };
     let rule = format!("|{}\n", "---|".repeat(cells[0].len()));
     let body: String = cells[1..].iter().map(|cells| line(cells)).collect();
     line(&cells[0]) + &rule + &body
 }
 
-/// A case on the terminal.
+/// A case, for the terminal.
 pub fn text(case: &Case) -> String {
     let rounds = rounds(case.own().wall.len());
-    let said: String = case.said.iter().map(|said| format!("{said}\n")).collect();
-    format!("{}: {} ({rounds} in turn, medians)\n{}{said}", case.name, case.title, aligned(&cells(case)))
+    let notes: String = case.notes.iter().map(|note| format!("{note}\n")).collect();
+    format!("{}: {} (medians of {rounds})\n{}{notes}", case.name, case.title, aligned(&cells(case)))
 }
 
 pub fn frontier_text(frontier: &Frontier) -> String {
     let rounds = rounds(frontier.points[0].p99.len());
-    let said: String = frontier.said.iter().map(|said| format!("{said}\n")).collect();
-    format!("{} ({rounds} in turn, medians)\n{}{said}", frontier.title, aligned(&frontier_cells(frontier)))
+    let notes: String = frontier.notes.iter().map(|note| format!("{note}\n")).collect();
+    format!("{} (medians of {rounds})\n{}{notes}", frontier.title, aligned(&frontier_cells(frontier)))
 }
 
 const METHOD: &str = "\
-<!-- Made by `cargo bench -- --readme` out of results.json; a test holds it to that. -->
+<!-- Generated by `cargo bench -- --redraw` from results.json. A test checks that it is up to date. -->
 
-# What was measured
+# Benchmark results
 
-`cargo bench -- --readme [CASE…]` measures all cases, or these, anew and makes this page, the charts and the README's
-table; `cargo bench -- --redraw` only makes the pages from `results.json`, which has every round's own figures;
-`cargo bench -- install-peers` installs those peers that cargo has. What is not installed is named as left out.
+`cargo bench -- --readme [CASE…]` measures all cases, or those named, and generates this page, the charts and the
+README's table. `cargo bench -- --redraw` only generates them from `results.json`, which has the figures of every round.
+`cargo bench -- install-peers` installs the tools that cargo provides. Tools that are not installed are listed as left
+out.
 
-- The commands of a case run in turn, A B C, C B A, so that a disk that is shared and drifts does so for all of them.
-  Before each run the old copy is deleted, the filesystem is synced, and the source's pages are dropped, or read in.
-- All commands end when the data are on the medium. Where a tool has no such option, `sync` waits for the file.
-- Wall: median, and the least and the most, of the rounds. × is that time beside the first line's. Where a run makes
-  several copies, the figures are those of one.
-- CPU: user and system time of all its processes. Peak memory: of the largest process.
-- A round before those warms up, compares the bytes, and is the only one in which are measured: *charged*, the memory
-  charged to a cgroup at most, page cache included; and *pages in*, those that the kernel put into the page cache, of
-  the source and of the copy (4 KiB each), which slows down those who use it.
-- fio is no copy: it only reads, or only writes, the same bytes, 8 × 4 MiB in flight, by its own clock.
+- The commands of a case take turns, A B C, C B A, so that a shared disk whose speed drifts affects all of them equally.
+  Before each run, the previous copy is deleted, the filesystem is synced, and the source's pages are evicted from the
+  page cache or read into it.
+- Every command ends when the data is on the medium. Where a tool has no such option, `sync` waits for the file.
+- Wall: the median of the rounds. Spread: the fastest and the slowest round. Ratio: the median divided by that of the
+  first line. If a run makes several copies, all times are those of one copy.
+- CPU: user and system time of all processes of the command. Peak memory: that of its largest process.
+- A round before the timed ones warms up, compares the bytes, and measures the next two figures. They are measured in no
+  other round, because tracing slows down programs that use the page cache. *Charged*: the peak of the memory charged to
+  a cgroup, page cache included. *Pages in*: the pages of 4 KiB that the kernel brought into the page cache, of the
+  source and of the copy. If a run makes several copies, these are the pages of all copies.
+- fio does not copy. It only reads, or only writes, the same number of bytes, with 8 requests of 4 MiB in flight, and
+  measures the time by its own clock.
 ";
 
-/// What a sweep is for: how the defaults, which are the first line, stand to the best.
-fn swept(case: &Case) -> String {
+/// For a sweep: how the defaults, which are the first row, compare with the fastest setting.
+fn sweep_summary(case: &Case) -> String {
     let best = case.rows.iter().min_by(|a, b| case.wall(a).total_cmp(&case.wall(b)));
     match best {
         Some(best) if case.name.contains("sweep") => {
-            let beside = case.wall(best) / case.wall(case.own());
-            format!("\nQuickest: `{}`, {beside:.2} × the time of the defaults.\n", best.peer)
+            let ratio = case.wall(best) / case.wall(case.own());
+            format!("\nFastest: `{}`, {ratio:.2} × the time of the defaults.\n", best.peer)
         }
         _ => String::new(),
     }
 }
 
-/// All tables.
+/// The page benches/RESULTS.md.
 pub fn results_md(results: &Results) -> String {
     let mut out = METHOD.to_string();
-    let listed = |commands: Vec<(&str, &str)>| -> String {
+    let command_list = |commands: Vec<(&str, &str)>| -> String {
         let lines: String = commands.iter().map(|(peer, command)| format!("- {peer}: `{command}`\n")).collect();
         format!("\n<details><summary>Commands</summary>\n\n{lines}\n</details>\n")
     };
-    let noted = |said: &[String]| -> String {
-        let lines: String = said.iter().map(|said| format!("- {said}\n")).collect();
+    let note_list = |notes: &[String]| -> String {
+        let lines: String = notes.iter().map(|note| format!("- {note}\n")).collect();
         if lines.is_empty() { lines } else { format!("\n{lines}") }
     };
     let tools: String = results.tools.iter().map(|tool| format!("- {tool}\n")).collect();
     out += &format!("\n<details><summary>Versions</summary>\n\n{tools}\n</details>\n");
-    let skipped: String = results.skipped.iter().map(|(case, why)| format!("- {case}: {why}\n")).collect();
+    let skipped: String = results.skipped.iter().map(|(case, reason)| format!("- {case}: {reason}\n")).collect();
     if !skipped.is_empty() {
         out += &format!("\nSkipped:\n\n{skipped}");
     }
@@ -219,31 +231,32 @@ pub fn results_md(results: &Results) -> String {
         out += &format!("\n## {}: {}\n\n", case.name, case.title);
         out += &format!("{}, {rounds}, {}\n\n", case.date, case.machine);
         out += &markdown(&cells(case));
-        out += &swept(case);
-        out += &noted(&case.said);
-        out += &listed(case.rows.iter().map(|row| (row.peer.as_str(), row.command.as_str())).collect());
+        out += &sweep_summary(case);
+        out += &note_list(&case.notes);
+        out += &command_list(case.rows.iter().map(|row| (row.peer.as_str(), row.command.as_str())).collect());
     }
     if let Some(frontier) = &results.frontier {
         out += &format!("\n## neighbours: {}\n\n", frontier.title);
         out += &format!("{}, {}, {}\n\n", frontier.date, rounds(frontier.points[0].p99.len()), frontier.machine);
         out += &markdown(&frontier_cells(frontier));
-        out += &noted(&frontier.said);
-        out += &listed(frontier.points.iter().map(|point| (point.peer.as_str(), point.command.as_str())).collect());
+        out += &note_list(&frontier.notes);
+        out +=
+            &command_list(frontier.points.iter().map(|point| (point.peer.as_str(), point.command.as_str())).collect());
     }
     out
 }
 
-/// The table between the README's markers.
+/// The table that the README has between its markers.
 pub fn readme(results: &Results) -> String {
     let head = ["", "dio-cp"].into_iter().chain(README_COLUMNS.map(|(title, _)| title)).map(Into::into).collect();
-    let peers = |case: &Case, shown: &dyn Fn(&Row) -> String| -> Vec<String> {
+    let peers = |case: &Case, format: &dyn Fn(&Row) -> String| -> Vec<String> {
         let column = |(_, prefixes): &(&str, &[&str])| {
             let rows = case.rows.iter().filter(|row| prefixes.iter().any(|prefix| row.peer.starts_with(prefix)));
-            known(rows.min_by(|a, b| case.wall(a).total_cmp(&case.wall(b))), shown)
+            or_dash(rows.min_by(|a, b| case.wall(a).total_cmp(&case.wall(b))), format)
         };
         README_COLUMNS.iter().map(column).collect()
     };
-    let pages = |row: &Row| known(row.pages, |(source, copy)| cache_size(source + copy));
+    let pages = |row: &Row| or_dash(row.pages, |pages| cache_size(pages.source + pages.copy));
     let mut lines = vec![head];
     for (name, title) in README_CASES {
         let Some(case) = results.case(name) else { continue };
@@ -258,7 +271,7 @@ pub fn readme(results: &Results) -> String {
     markdown(&lines)
 }
 
-/// The size of so many pages of 4 KiB.
+/// The size of this many pages of 4 KiB.
 fn cache_size(pages: u64) -> String {
     if pages == 0 { "0".into() } else { size(pages << 12) }
 }

@@ -1,19 +1,19 @@
-//! What the tests share: a scratch directory on a real disk, content, the command, and filesystems
-//! made on the spot. Nothing here skips in silence.
-#![allow(dead_code)] // each test file uses its part
+//! Helpers for the tests: scratch directories on a disk, file content, running `dio-cp`, and new filesystems. A test
+//! that cannot run prints the reason.
+#![allow(dead_code)] // each test file uses some of them
 
 pub mod web;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A directory under Cargo's target directory (`/tmp` may be memory), gone at the end.
+/// A directory under Cargo's target directory, because `/tmp` may be in memory. Deleted on drop.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -29,14 +29,14 @@ impl Scratch {
         self.0.join(name)
     }
 
-    /// A file of `len` bytes that no two offsets share.
+    /// Creates a file of `len` pseudo-random bytes, durable and clean in the page cache.
     pub fn file(&self, name: &str, len: usize) -> PathBuf {
         let path = self.path(name);
         write(&path, &content(len));
         path
     }
 
-    /// The names in it, sorted.
+    /// The names of its entries, sorted.
     pub fn names(&self) -> Vec<String> {
         names(&self.0)
     }
@@ -48,16 +48,17 @@ impl Drop for Scratch {
     }
 }
 
-/// Waits for something that somebody else does in their own time.
+/// Waits until another process or thread has done something, for up to 20 seconds.
 #[track_caller]
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(condition: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out: {condition}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
+/// The names in a directory, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -65,7 +66,7 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Pseudo-random bytes, the same for the same length.
+/// Pseudo-random bytes, always the same for a length.
 pub fn content(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64 ^ len as u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -79,44 +80,45 @@ pub fn content(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes a file so that it is on the disk and its pages are clean.
+/// Writes a file and syncs it, so that its pages are clean.
 pub fn write(path: &Path, bytes: &[u8]) {
     let mut file = File::create(path).unwrap();
     file.write_all(bytes).unwrap();
     file.sync_all().unwrap();
 }
 
+/// The command `dio-cp`, without standard input and without the user's proxies, logins and certificates.
 pub fn dio_cp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dio-cp"));
     web::alone(&mut command).stdin(Stdio::null());
     command
 }
 
-/// Runs `dio-cp` with these words.
-pub fn run<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Output {
-    dio_cp().args(words).output().unwrap()
+/// Runs `dio-cp`.
+pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    dio_cp().args(args).output().unwrap()
 }
 
-/// Runs `dio-cp` with these words and requires success; gives standard error.
+/// Runs `dio-cp`, requires success, and returns standard error.
 #[track_caller]
-pub fn copies<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> String {
-    let output = run(words);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{:?}: {said}", output.status);
-    said
+pub fn copies<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let output = run(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{:?}: {stderr}", output.status);
+    stderr
 }
 
-/// Runs `dio-cp` and requires this exit status; gives standard error.
+/// Runs `dio-cp`, requires this exit status, and returns standard error.
 #[track_caller]
-pub fn fails<S: AsRef<OsStr>>(status: i32, words: impl IntoIterator<Item = S>) -> String {
-    let output = run(words);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-    said
+pub fn fails<S: AsRef<OsStr>>(status: i32, args: impl IntoIterator<Item = S>) -> String {
+    let output = run(args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
 }
 
-/// Feeds `input` to the command's standard input, `chunk` bytes a write.
+/// Writes `input` to the command's standard input, `chunk` bytes at a time.
 pub fn feed(mut command: Command, input: &[u8], chunk: usize) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
@@ -124,7 +126,7 @@ pub fn feed(mut command: Command, input: &[u8], chunk: usize) -> Output {
         scope.spawn(move || {
             for part in input.chunks(chunk.max(1)) {
                 if pipe.write_all(part).is_err() {
-                    break; // the command had enough; its exit status tells
+                    break; // the command has closed its standard input; the test checks its exit status
                 }
             }
         });
@@ -132,29 +134,33 @@ pub fn feed(mut command: Command, input: &[u8], chunk: usize) -> Output {
     })
 }
 
+/// Requires that a file has exactly these bytes.
 #[track_caller]
-pub fn same(a: &Path, b: &[u8]) {
-    let found = fs::read(a).unwrap();
-    assert_eq!(found.len(), b.len(), "length of {}", a.display());
-    if let Some(at) = (0..b.len()).find(|i| found[*i] != b[*i]) {
-        panic!("{} differs at byte {at} of {}", a.display(), b.len());
+pub fn same(path: &Path, expected: &[u8]) {
+    let actual = fs::read(path).unwrap();
+    assert_eq!(actual.len(), expected.len(), "length of {}", path.display());
+    if let Some(offset) = (0..expected.len()).find(|i| actual[*i] != expected[*i]) {
+        panic!("{} differs at byte {offset} of {}", path.display(), expected.len());
     }
 }
 
-/// Runs a tool that must work.
+/// Runs another program, requires success, and returns its standard output.
 #[track_caller]
-pub fn tool<S: AsRef<OsStr>>(name: &str, words: impl IntoIterator<Item = S>) -> String {
-    let output = Command::new(name).args(words).stdin(Stdio::null()).output();
+pub fn tool<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> String {
+    let output = Command::new(name).args(args).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Says that a test is skipped, and why; under DIO_CP_REQUIRE_ALL=1 that is a failure.
-pub fn skip(why: &str) {
-    assert!(std::env::var_os("DIO_CP_REQUIRE_ALL").is_none_or(|v| v != "1"), "required, and cannot run: {why}");
-    // Not by eprintln!, which the test harness keeps to itself.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+/// Prints why a test is skipped. Fails if DIO_CP_REQUIRE_ALL=1.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("DIO_CP_REQUIRE_ALL").is_none_or(|v| v != "1"),
+        "this test is required, but cannot run: {reason}"
+    );
+    // The test harness hides the output of eprintln!.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
 pub fn is_root() -> bool {
@@ -166,7 +172,7 @@ pub fn has_tool(name: &str) -> bool {
     std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(name).is_file())
 }
 
-/// Returns from the test, saying why, unless it is run by root with these tools.
+/// Skips the test unless root runs it and these tools are installed.
 #[macro_export]
 macro_rules! needs_root_and {
     ($($tool:expr),*) => {
@@ -191,8 +197,8 @@ impl Loop {
         let backing = scratch.path(&format!("disk-{}.img", NEXT.fetch_add(1, Ordering::Relaxed)));
         File::create(&backing).unwrap().set_len(len).unwrap();
         let sector = sector.to_string();
-        let words = ["-f", "--show", "--direct-io=on", "-b", &sector, backing.to_str().unwrap()];
-        let device = tool("losetup", words).trim().into();
+        let args = ["-f", "--show", "--direct-io=on", "-b", &sector, backing.to_str().unwrap()];
+        let device = tool("losetup", args).trim().into();
         Self { device, backing }
     }
 
@@ -207,14 +213,15 @@ impl Drop for Loop {
     }
 }
 
-/// Something mounted in `scratch`.
+/// A filesystem mounted in `scratch`.
 pub struct Mount {
+    /// The mount point.
     pub at: PathBuf,
     _disk: Option<Loop>,
 }
 
 impl Mount {
-    /// A fresh filesystem on a loop device.
+    /// Makes a filesystem on a loop device and mounts it.
     pub fn filesystem(scratch: &Scratch, kind: &str, len: u64, sector: u32) -> Self {
         let disk = Loop::new(scratch, len, sector);
         tool(&format!("mkfs.{kind}"), ["-q", disk.name()]);
@@ -222,12 +229,12 @@ impl Mount {
         Self::with(scratch, &["-t", kind, &device], Some(disk))
     }
 
-    /// Whatever mount(8) makes of these words.
-    pub fn with(scratch: &Scratch, words: &[&str], disk: Option<Loop>) -> Self {
+    /// Runs mount(8) with these arguments and a new mount point.
+    pub fn with(scratch: &Scratch, args: &[&str], disk: Option<Loop>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let at = scratch.path(&format!("mnt-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&at).unwrap();
-        tool("mount", words.iter().copied().chain([at.to_str().unwrap()]));
+        tool("mount", args.iter().copied().chain([at.to_str().unwrap()]));
         Self { at, _disk: disk }
     }
 
@@ -242,12 +249,12 @@ impl Drop for Mount {
     }
 }
 
-/// Pages that the kernel puts into the page cache while `work` runs, by inode:
-/// `filemap:mm_filemap_add_to_page_cache` in a trace instance of its own.
+/// A trace instance for the kernel's event `filemap:mm_filemap_add_to_page_cache`, which shows the pages that enter the
+/// page cache, with their inodes.
 pub struct Trace(PathBuf);
 
 impl Trace {
-    /// None, with a word, where tracefs is not there.
+    /// None, with a message, if tracefs is missing.
     pub fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let root = Path::new("/sys/kernel/tracing");
@@ -270,7 +277,7 @@ impl Trace {
         fs::write(self.0.join(file), value).unwrap();
     }
 
-    /// Runs `work`; what it returns, and the insertions while it ran.
+    /// Runs `work`. Returns its result and the insertions while it ran.
     pub fn during<T>(&self, work: impl FnOnce() -> T) -> (T, Insertions) {
         self.set("trace", "");
         self.set("tracing_on", "1");
@@ -286,63 +293,62 @@ impl Drop for Trace {
     }
 }
 
+/// The pages that entered the page cache, as the lines of the trace.
 pub struct Insertions(String);
 
 impl Insertions {
-    /// Pages of this file. Its inode is what it is now.
+    /// The number of pages of this file, by the inode that the path names now.
     pub fn of(&self, path: &Path) -> u64 {
         let order = |line: &str| line.rsplit_once("order=").map_or(0, |(_, o)| o.trim().parse::<u32>().unwrap());
         self.lines(path).map(|line| 1 << order(line)).sum()
     }
 
-    /// The kernel's own words.
+    /// The trace's lines about this file.
     pub fn lines(&self, path: &Path) -> impl Iterator<Item = &str> {
-        let found = fs::metadata(path).unwrap();
-        let dev = found.dev();
-        let (major, minor) = ((dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xfff00));
-        let tag = format!(" dev {major}:{minor} ino {:x} ", found.ino());
+        let metadata = fs::metadata(path).unwrap();
+        let device = metadata.dev();
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let tag = format!(" dev {major}:{minor} ino {:x} ", metadata.ino());
         self.0.lines().filter(move |line| line.contains(&tag))
     }
 }
 
-/// Pages of a file that are in the cache now, dirty ones included.
+/// The number of pages of a file that are in the page cache now, dirty pages included.
 pub fn cached_pages(path: &Path) -> u64 {
     dio_cp::sys::cached_pages(&File::open(path).unwrap(), 0, 0).unwrap()
 }
 
-/// True if the kernel tells (Linux 6.5).
+/// True if the kernel can count cached pages (cachestat, Linux 6.5).
 pub fn can_count_pages() -> bool {
-    // Of a file of our own: of others' it tells nothing.
+    // The kernel counts them only for files that the caller owns or may write.
     let scratch = Scratch::new();
     dio_cp::sys::cached_pages(&File::open(scratch.file("own", 1)).unwrap(), 0, 0).is_ok()
 }
 
-/// Drops a file's clean pages.
+/// Evicts a file's clean pages from the page cache.
 pub fn make_cold(path: &Path) {
     let file = File::open(path).unwrap();
-    let _ = file.sync_all(); // squashfs has nothing to sync, and says so by an error
+    let _ = file.sync_all(); // fails on squashfs, which is read-only
     dio_cp::sys::advise(&file, 0, 0, 4).unwrap(); // POSIX_FADV_DONTNEED
 }
 
-/// Reads every `step`th page, so that it is cached.
+/// Reads the whole file, so that its pages are cached.
 pub fn make_hot(path: &Path) {
     let mut file = File::open(path).unwrap();
     std::io::copy(&mut file, &mut std::io::sink()).unwrap();
-    let mut sink = Vec::new();
-    file.read_to_end(&mut sink).unwrap();
 }
 
-/// Allocated bytes.
+/// The bytes that are allocated for a file.
 pub fn allocated(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// A sparse file: `pieces` of (offset, bytes of data), `len` bytes in all.
+/// Creates a sparse file of `len` bytes. `pieces` are the offsets and lengths of its data.
 pub fn sparse(path: &Path, len: u64, pieces: &[(u64, usize)]) {
     let file = File::create(path).unwrap();
     file.set_len(len).unwrap();
-    for (at, size) in pieces {
-        file.write_all_at(&content(*size), *at).unwrap();
+    for (offset, size) in pieces {
+        file.write_all_at(&content(*size), *offset).unwrap();
     }
     file.sync_all().unwrap();
 }

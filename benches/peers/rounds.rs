@@ -1,0 +1,120 @@
+//! Measures a case: its commands run in turn, round after round.
+
+use anyhow::{Result, bail};
+
+use crate::cases::Task;
+use crate::common::web::Nginx;
+use crate::interrupt;
+use crate::left_out::LeftOut;
+use crate::measure::{PreparedTask, Run, SideEffects};
+use crate::peer::Peer;
+use crate::place::{Place, machine};
+use crate::results::{Case, Row};
+use crate::source::{self, Content};
+use crate::{table, tools};
+
+/// A command and its runs so far.
+struct Series<'a> {
+    peer: &'a Peer,
+    effects: SideEffects,
+    runs: Vec<Run>,
+}
+
+/// `scale` divides the size of tasks above 1 MiB. Fails with [`LeftOut`] if this machine cannot run the task.
+pub fn measure(task: &Task, scale: u64, rounds: usize, date: &str) -> Result<Case> {
+    let bytes = if task.bytes > 1 << 20 { (task.bytes / scale).max(1 << 20) } else { task.bytes };
+    // Of a sparse file, only the data needs space.
+    let data = if task.content == Content::Sparse { bytes / 64 } else { bytes };
+    let place = Place::new(task.storage, 2 * data * task.copies)?;
+    let nginx = if task.content == Content::Served { Some(start_nginx()?) } else { None };
+    let source = nginx.as_ref().map_or_else(|| place.dir.join("src"), |nginx| nginx.file("f"));
+    source::create(&source, task.content, bytes, task.copies)?;
+    let placeholders = nginx.as_ref().map(url_placeholders).unwrap_or_default();
+    let to_pipe = task.peers.iter().any(|peer| peer.line.contains("{sink}"));
+    let digest = if to_pipe { Some(sha256(&source)?) } else { None };
+    let prepared = PreparedTask { task, dir: place.dir.clone(), source, bytes, placeholders, digest };
+
+    let mut notes: Vec<String> = task.notes.iter().map(ToString::to_string).collect();
+    let mut series = rehearse(&prepared, &mut notes)?;
+    for round in 0..rounds {
+        let mut turns: Vec<_> = series.iter_mut().collect();
+        // In every second round backwards, so that a command does not always follow the same one.
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for turn in turns {
+            turn.runs.push(prepared.run(turn.peer)?);
+        }
+    }
+    for note in series.iter().flat_map(|series| &series.effects.notes) {
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    let title = task.title.replace("{size}", &table::size(bytes));
+    Ok(Case {
+        name: task.name.into(),
+        title: if task.copies > 1 { format!("{} × {title}", task.copies) } else { title },
+        bytes,
+        copies: task.copies,
+        date: date.into(),
+        machine: format!("{}, {}", machine(), place.label),
+        rows: series.iter().map(Series::row).collect(),
+        notes,
+    })
+}
+
+/// Runs each installed command once without timing it. Commands that fail are left out, which `notes` then says.
+fn rehearse<'a>(prepared: &PreparedTask<'a>, notes: &mut Vec<String>) -> Result<Vec<Series<'a>>> {
+    let installed = tools::installed(&prepared.task.peers, notes);
+    let mut series = Vec::new();
+    for peer in installed {
+        match prepared.rehearse(peer) {
+            Ok(effects) => series.push(Series { peer, effects, runs: Vec::new() }),
+            Err(error) if !error.is::<LeftOut>() => return Err(error.context(peer.name.clone())),
+            Err(reason) if peer.name.starts_with("dio-cp") => bail!("{}: {reason}", peer.name),
+            Err(reason) => notes.push(format!("left out: {}: {reason}", peer.name)),
+        }
+        interrupt::check()?;
+    }
+    Ok(series)
+}
+
+impl Series<'_> {
+    fn row(&self) -> Row {
+        let runs = &self.runs;
+        let cached = runs.iter().filter_map(|run| run.source_cached);
+        Row {
+            peer: self.peer.name.clone(),
+            command: self.peer.display_line(),
+            limit: self.peer.is_limit(),
+            wall: runs.iter().map(|run| run.wall).collect(),
+            cpu: runs.iter().map(|run| run.cpu).collect(),
+            peak_mib: runs.iter().map(|run| run.peak_mib).collect(),
+            charged_mib: self.effects.charged_mib,
+            pages: self.effects.pages,
+            source_cached: cached.min_by(|a, b| a.after.total_cmp(&b.after)),
+        }
+    }
+}
+
+fn start_nginx() -> Result<Nginx> {
+    if !cfg!(feature = "url") {
+        return Err(LeftOut::error("needs the cargo feature url"));
+    }
+    Nginx::new().ok_or_else(|| LeftOut::error("needs nginx and openssl"))
+}
+
+fn url_placeholders(nginx: &Nginx) -> Vec<(&'static str, String)> {
+    vec![
+        ("{url}", nginx.url("/f")),
+        ("{paced}", nginx.url("/paced/f")),
+        ("{tls}", nginx.tls_url("/f")),
+        ("{cacert}", nginx.certificate()),
+    ]
+}
+
+fn sha256(path: &std::path::Path) -> Result<String> {
+    let line = tools::run("sha256sum", [path])?;
+    Ok(line.split_whitespace().next().unwrap_or_default().to_string())
+}
