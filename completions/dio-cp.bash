@@ -23,7 +23,7 @@ _dio__cp() {
 
     case "${cmd}" in
         dio__cp)
-            opts="-n -p -f -b -q -v -h -V --count --skip --seek --in-place --no-clobber --resume --preserve --force --sparse --direct --block-size --queue-depth --no-sync --checksum --checksum-file --size --verify --check-cache --residency --cgroups --rate-limit --idle --header --connections --retry --timeout --connect-timeout --cacert --progress --json --quiet --verbose --help --version"
+            opts="-n -p -f -b -q -v -h -V --from-command --count --skip --seek --in-place --no-clobber --resume --preserve --force --sparse --reflink --direct --block-size --queue-depth --no-sync --checksum --checksum-file --size --verify --check-cache --residency --cgroups --rate-limit --idle --header --connections --retry --timeout --connect-timeout --cacert --progress --json --quiet --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -42,6 +42,10 @@ _dio__cp() {
                     return 0
                     ;;
                 --sparse)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --reflink)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;

@@ -4,6 +4,9 @@ complete -c dio-cp -l seek -d 'Start at this offset in DST (implies --in-place)'
 complete -c dio-cp -l sparse -d 'What to do with holes' -r -f -a "auto\t'Holes in SRC stay holes'
 always\t'Blocks of zeros become holes, too'
 never\t'Everything is written'"
+complete -c dio-cp -l reflink -d 'Whether to clone SRC where the filesystem can' -r -f -a "auto\t'Clone where the filesystem can, and move the bytes elsewhere'
+always\t'Fail with exit status 1 where the filesystem cannot clone'
+never\t'Move the bytes'"
 complete -c dio-cp -l direct -d 'What to do where direct I/O is refused' -r -f -a "auto\t'Copy without direct I/O, keep the page cache clean by other means, and say so'
 always\t'Fail with exit status 4'
 never\t'Use the page cache in any case, even where direct I/O works'"
@@ -23,6 +26,7 @@ complete -c dio-cp -l progress -d 'How to show progress' -r -f -a "auto\t'A bar 
 bar\t'A bar, or lines of text if there is no terminal'
 json\t'One JSON object per line'
 none\t'Nothing'"
+complete -c dio-cp -l from-command -d 'Copy what a command prints'
 complete -c dio-cp -l in-place -d 'Overwrite DST\'s own bytes instead of replacing it'
 complete -c dio-cp -s n -l no-clobber -d 'Fail if DST exists'
 complete -c dio-cp -l resume -d 'Keep an interrupted copy, and continue it later'

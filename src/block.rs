@@ -14,6 +14,8 @@ pub struct Block {
     pub len: u64,
     /// The range reads as zeros, and the buffer holds none of it.
     pub hole: bool,
+    /// The destination shares the range with the source already: it is only checked, not written.
+    pub cloned: bool,
     /// Where the range starts in the buffer, so that its bytes meet the destination's alignment.
     pub lead: usize,
     /// Memory for the bytes, and for what the source reads around them to stay aligned.
@@ -23,7 +25,15 @@ pub struct Block {
 impl Block {
     /// An empty block whose buffer holds `capacity` bytes.
     pub fn new(capacity: usize) -> io::Result<Self> {
-        Ok(Self { number: 0, offset: 0, len: 0, hole: false, lead: 0, buffer: AlignedBuffer::new(capacity)? })
+        Ok(Self {
+            number: 0,
+            offset: 0,
+            len: 0,
+            hole: false,
+            cloned: false,
+            lead: 0,
+            buffer: AlignedBuffer::new(capacity)?,
+        })
     }
 
     /// The bytes of the range; empty for a hole.

@@ -71,6 +71,11 @@ impl Checks {
         self.checksum.is_some()
     }
 
+    /// True if the checks have to see every byte.
+    pub fn need_bytes(&self) -> bool {
+        self.checksum.is_some() || self.range_digests.is_some()
+    }
+
     /// Digests the first `len` bytes of `file`, which an interrupted copy left. Gives the number of the block that comes
     /// next.
     pub fn digest_resumed(&self, job: &Job, name: &Path, file: &File, len: u64, pace: &Pace) -> Result<u64> {
@@ -78,7 +83,7 @@ impl Checks {
         let fail = |e| Error::io("reading back", name, e);
         // Reopened, so that a refusal of direct reads does not change how the file is written.
         let reopened = File::open(sys::fd_path(file)).map_err(fail)?;
-        let mut reader = DirectReader::reread(reopened).map_err(fail)?;
+        let mut reader = DirectReader::from_file(reopened).map_err(fail)?;
         pace.idle.iter().for_each(|idle| reader.yield_at(idle));
         let mut block = Block::new(reader.room(0, job.block_size)).map_err(fail)?;
         while block.offset < len {

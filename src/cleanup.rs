@@ -4,14 +4,21 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::error::{plain, quoted};
+use crate::sys::ChildGroup;
+
+/// How long a command has to end after a signal, before SIGKILL.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Shared by the copy and by whoever may end it early, such as a thread that watches for signals.
 #[derive(Default)]
 pub struct Cleanup {
     state: Mutex<State>,
+    /// The command whose output is copied.
+    command: Mutex<Option<Arc<ChildGroup>>>,
     exit_claimed: AtomicBool,
 }
 
@@ -81,6 +88,36 @@ impl Cleanup {
         let (file, temporary) = create()?;
         *state = State::Building { name: name.into(), existed, temporary };
         Ok(file)
+    }
+
+    /// Calls `spawn` to start the command whose output is copied. Fails if the copy was abandoned before, so no command
+    /// starts after a signal.
+    pub(crate) fn start_command(
+        &self,
+        spawn: impl FnOnce() -> io::Result<Arc<ChildGroup>>,
+    ) -> io::Result<Arc<ChildGroup>> {
+        let state = self.lock();
+        if matches!(*state, State::Abandoned { .. }) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let child = spawn()?;
+        *self.command() = Some(child.clone());
+        Ok(child)
+    }
+
+    fn command(&self) -> MutexGuard<'_, Option<Arc<ChildGroup>>> {
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends `signal` to the command whose output is copied, if there is one.
+    pub fn signal_command(&self, signal: libc::c_int) {
+        self.command().iter().for_each(|child| child.signal(signal));
+    }
+
+    /// Ends the command whose output is copied, if there is one: by `signal`, and a second later by SIGKILL.
+    pub fn end_command(&self, signal: libc::c_int) {
+        let child = self.command().clone();
+        child.iter().filter(|child| !child.is_reaped()).for_each(|child| child.end(signal, END_TIMEOUT));
     }
 
     /// The own bytes of `name` are going to be overwritten. `file` is None for a device.

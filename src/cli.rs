@@ -4,7 +4,7 @@ mod dd;
 pub mod manual;
 mod values;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use clap::{Parser, ValueEnum, ValueHint};
 
 pub use self::dd::refuse_dd_operands;
 pub use self::values::ChecksumValue;
-use self::values::{DIRECT, HeaderParser, SPARSE, checksum, choice, positive_size, seconds, size};
+use self::values::{DIRECT, HeaderParser, REFLINK, SPARSE, checksum, choice, positive_size, seconds, size};
 use crate::direct::DirectPolicy;
-use crate::job::Sparse;
+use crate::job::{Reflink, Sparse};
 
 const WHAT: &str = "What to copy";
 const HOW: &str = "How to copy it";
@@ -34,23 +34,29 @@ const OUTPUT: &str = "Output";
     after_help = "Sizes: 4096, 64K, 4M, 1.5GiB (powers of 1024), 10GB (powers of 1000).\n\
                   --help explains these and lists rarely used options; dio-cp(1) is the manual.",
     after_long_help = manual::after_long_help(),
-    override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       dio-cp --residency [--cgroups] <PATH>...",
+    override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       \
+                      dio-cp [OPTIONS] --from-command <DST> -- <COMMAND> [ARG]...\n       \
+                      dio-cp --residency [--cgroups] <PATH>...",
     args_override_self = true
 )]
 pub struct Cli {
-    /// File, block device, pipe, http(s) URL, or - for standard input
-    #[arg(value_name = "SRC", value_hint = ValueHint::FilePath)]
-    pub source: OsString,
-
-    /// File, directory, block device, pipe, or - for standard output
+    /// SRC, then DST: file, block device, pipe, or - (standard stream)
     ///
-    /// In a directory, the copy gets the file name of SRC.
-    #[arg(value_name = "DST", value_hint = ValueHint::AnyPath, required_unless_present = "residency")]
-    pub destination: Option<OsString>,
-
-    /// More files and directories for --residency
+    /// SRC may also be an http(s) URL. DST may be a directory, in which the copy gets the file name of SRC.
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    pub more: Vec<OsString>,
+    paths: Vec<OsString>,
+
+    /// With --from-command: the command, after --
+    #[arg(value_name = "COMMAND", last = true, value_hint = ValueHint::CommandWithArguments)]
+    after_dashes: Vec<OsString>,
+
+    /// Copy what a command prints
+    ///
+    /// The command's standard output is SRC, and the copy is published only if the command exits with status 0. Otherwise
+    /// DST stays as it was, and the exit status is 6. The command starts without a shell and inherits standard input,
+    /// standard error, environment and directory. If the copy fails or is interrupted, the command is ended.
+    #[arg(long, help_heading = WHAT)]
+    pub from_command: bool,
 
     /// Copy at most this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = WHAT)]
@@ -100,6 +106,13 @@ pub struct Cli {
     /// What to do with holes
     #[arg(long, value_name = "WHEN", value_parser = choice(&SPARSE), default_value = "auto", help_heading = HOW)]
     pub sparse: Sparse,
+
+    /// Whether to clone SRC where the filesystem can
+    ///
+    /// A clone shares its blocks with SRC: no byte is moved, and no space is taken. Clones need SRC and DST on one
+    /// filesystem, such as XFS or btrfs. --sparse and --direct with anything but auto move the bytes.
+    #[arg(long, value_name = "WHEN", value_parser = choice(&REFLINK), default_value = "auto", help_heading = HOW)]
+    pub reflink: Reflink,
 
     /// What to do where direct I/O is refused
     #[arg(long, value_name = "WHEN", value_parser = choice(&DIRECT), default_value = "auto", help_heading = HOW)]
@@ -159,7 +172,7 @@ pub struct Cli {
     /// Counts the pages of files and directory trees that are in the page cache, as vmtouch(8) does. With -v, one line per
     /// file.
     #[arg(long, help_heading = PROOF, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count",
-        "seek", "in_place", "sparse", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file",
+        "seek", "in_place", "sparse", "reflink", "from_command", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file",
         "verify", "check_cache", "resume", "header", "cacert", "connect_timeout", "timeout", "retry", "connections"])]
     pub residency: bool,
 
@@ -229,6 +242,19 @@ pub struct Cli {
     /// Explain what was chosen, and why
     #[arg(short, long, help_heading = OUTPUT)]
     pub verbose: bool,
+}
+
+impl Cli {
+    /// What the command line names beside options. Without --from-command, -- only ends the options.
+    pub fn operands(&self) -> Vec<&OsStr> {
+        let after_dashes = if self.from_command { &[][..] } else { &self.after_dashes };
+        self.paths.iter().chain(after_dashes).map(OsString::as_os_str).collect()
+    }
+
+    /// The command whose output is copied; empty without --from-command.
+    pub fn command_words(&self) -> &[OsString] {
+        if self.from_command { &self.after_dashes } else { &[] }
+    }
 }
 
 /// Ways to show progress on standard error.

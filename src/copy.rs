@@ -26,7 +26,7 @@ use crate::event::{Event, Observer};
 use crate::job::Job;
 use open::Opened;
 
-pub use report::{DestinationReport, Report, SourceReport, Times};
+pub use report::{CommandEnd, DestinationReport, Report, SourceReport, Times};
 
 /// Copies as `job` says. After an error nothing is left behind, unless the job says to keep it, and
 /// [`Error::destination_state`](crate::Error::destination_state) says what is under the destination's name. Another thread

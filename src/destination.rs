@@ -11,6 +11,7 @@ mod zero_runs;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::event::Observer;
 use crate::job::{Endpoint, Job};
 use crate::pace::Pace;
 use crate::sequencer::Sequencer;
-use crate::source_info::SourceInfo;
+use crate::source_info::{CopiedRange, SourceInfo};
 use crate::sys;
 use file::FileDestination;
 use stream::StreamDestination;
@@ -34,6 +35,11 @@ pub trait Destination: Sync {
     /// Reserves space for a range of the copy, so that a full disk is an error before anything is written.
     fn reserve(&self, _offset: u64, _len: u64) -> Result<()> {
         Ok(())
+    }
+
+    /// Clones what it can of the source, and returns the range that is cloned, in bytes from the first byte copied.
+    fn clone_blocks(&self, _source: &CopiedRange<'_>) -> io::Result<Range<u64>> {
+        Err(io::Error::other("the destination is a stream"))
     }
 
     /// Writes one block: files and devices in parallel, at its offset; streams in order.
@@ -91,8 +97,9 @@ pub fn open<'a>(
         Endpoint::Url(_) => {
             let name = quoted(&job.destination.name());
             let why = format!("{name} is a URL: dio-cp reads from URLs but writes only to files, devices and pipes");
-            Err(Error::usage(why).hint("curl -T uploads"))
+            Err(Error::usage(why).hint("curl -T FILE URL"))
         }
+        Endpoint::Command(_) => Err(Error::usage("a command can only be a source")),
         Endpoint::Path(given) => {
             let target = Target::resolve(job, given, source)?;
             check_reach(job, source)?;

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Content,
     /// Direct I/O was required, and refused. Exit status 4.
     Refused,
+    /// The command of --from-command failed, or could not be started. Exit status 6.
+    Command,
     /// Pages were left in the page cache, or the kernel does not report them. Exit status 5.
     Cache,
     /// The reader of the output has gone. The program ends by SIGPIPE without a message.
@@ -114,6 +116,11 @@ impl Error {
         Self::new(ErrorKind::Cache, format!("checking the cache of {}", quoted(path)), reason)
     }
 
+    /// The command whose output is copied failed.
+    pub fn command(program: &Path, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Command, format!("running {}", quoted(program)), reason)
+    }
+
     /// The reader of `path` has gone.
     pub fn broken_pipe(path: &Path) -> Self {
         Self::new(ErrorKind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
@@ -146,6 +153,7 @@ impl Error {
             ErrorKind::Content => Some(3),
             ErrorKind::Refused => Some(4),
             ErrorKind::Cache => Some(5),
+            ErrorKind::Command => Some(6),
             ErrorKind::BrokenPipe => None,
         }
     }

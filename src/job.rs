@@ -1,5 +1,6 @@
 //! The description of one copy: validated options in domain types. Nothing is opened yet.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,15 +16,19 @@ pub enum Endpoint {
     Path(PathBuf),
     /// An http or https URL; a source only.
     Url(String),
+    /// What a command prints: the program and its arguments; a source only.
+    Command(Vec<OsString>),
 }
 
 impl Endpoint {
-    /// The name for messages: a URL without its password.
+    /// The name for messages: a URL without its password, a command without its arguments.
     pub fn name(&self) -> PathBuf {
         match self {
             Endpoint::Standard => "-".into(),
             Endpoint::Path(path) => path.clone(),
             Endpoint::Url(url) => without_password(url).into(),
+            // Its arguments may contain a password.
+            Endpoint::Command(words) => words.first().map(PathBuf::from).unwrap_or_default(),
         }
     }
 
@@ -77,6 +82,18 @@ impl Default for HttpOptions {
             connections: 1,
         }
     }
+}
+
+/// Whether to clone the source where it shares a filesystem with the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Reflink {
+    /// Clone if the filesystem can; otherwise move the bytes.
+    #[default]
+    Auto,
+    /// Fail if the filesystem cannot clone.
+    Always,
+    /// Move the bytes.
+    Never,
 }
 
 /// How holes and zeros are written.
@@ -145,6 +162,8 @@ pub struct Job {
     pub queue_depth: usize,
     /// What to do if direct I/O is refused.
     pub direct: DirectPolicy,
+    /// Whether to clone instead of moving bytes. A clone needs [`DirectPolicy::Auto`] and [`Sparse::Auto`].
+    pub reflink: Reflink,
     /// Offset in the source, in bytes.
     pub skip: u64,
     /// Copy at most this many bytes.
@@ -207,6 +226,7 @@ impl Job {
             block_size: Self::BLOCK_SIZE,
             queue_depth: Self::QUEUE_DEPTH,
             direct: DirectPolicy::Auto,
+            reflink: Reflink::Auto,
             skip: 0,
             count: None,
             seek: 0,

@@ -56,8 +56,8 @@ mod source_info;
 pub mod sys;
 
 pub use cleanup::Cleanup;
-pub use copy::{DestinationReport, Report, SourceReport, Times, copy};
+pub use copy::{CommandEnd, DestinationReport, Report, SourceReport, Times, copy};
 pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWriter, Refused, Traffic, WriteReport};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Confirmation, Event, Observer, Phase, Silent};
-pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Sparse};
+pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse};

@@ -77,7 +77,8 @@ fn print_report(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report
         for line in report.notes.iter().chain(&cache_lines(report)) {
             display.print(&format!("dio-cp: {line}"));
         }
-        display.print(&last_line(report.bytes - report.resumed, report.times.total));
+        let bytes = report.bytes - report.resumed;
+        display.print(&last_line(bytes, bytes - report.cloned, report.times.total));
     }
     Ok(require_clean(report, job)?)
 }
@@ -90,8 +91,10 @@ fn is_standard_output(destination: &Path) -> bool {
 }
 
 fn report_residency(cli: &Cli) -> anyhow::Result<()> {
-    let arguments = std::iter::once(&cli.source).chain(&cli.destination).chain(&cli.more);
-    let paths: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
+    let paths: Vec<PathBuf> = cli.operands().into_iter().map(PathBuf::from).collect();
+    if paths.is_empty() {
+        return Err(Error::usage("PATH is missing").hint("dio-cp --residency .").into());
+    }
     let progress = io::stderr().is_terminal() && !cli.quiet && !cli.verbose && cli.progress != Progress::None;
     let (verbose, json, cgroups, quiet) = (cli.verbose, cli.json, cli.cgroups, cli.quiet);
     Ok(print_residency(&paths, &ResidencyOptions { verbose, json, cgroups, quiet, progress })?)
@@ -111,7 +114,7 @@ fn display(cli: &Cli) -> ProgressDisplay {
         (_, true) => Verbosity::Details,
         _ => Verbosity::Notices,
     };
-    ProgressDisplay::new(mode, verbosity, cli.source == "-")
+    ProgressDisplay::new(mode, verbosity, cli.operands().first().is_some_and(|first| *first == "-"))
 }
 
 /// Prints the error, what is left, and what to try; or ends by SIGPIPE, silently.

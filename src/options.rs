@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Cli;
 use crate::direct::DirectPolicy;
 use crate::error::{Error, Result, quoted};
-use crate::job::{Checksum, Endpoint, HttpOptions, Job};
+use crate::job::{Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse};
 use crate::pace::BlockPlan;
 
 /// More memory than this for buffers does not make a copy faster.
@@ -15,22 +15,14 @@ const MAX_BUFFER_MEMORY: u64 = 1 << 30;
 
 /// Turns the arguments into a job, or says which of them do not fit together.
 pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
-    if let Some(extra) = cli.more.first() {
-        let extra = quoted(Path::new(extra));
-        return Err(Error::usage(format!("unexpected argument {extra}: a copy has one SRC and one DST"))
-            .hint("run dio-cp once for each file"));
-    }
-    let source = endpoint(&cli.source)?;
-    let destination = endpoint(cli.destination.as_deref().unwrap_or_default())?;
+    let (source, destination) = endpoints(cli)?;
     check_conflicts(cli, &source, &destination)?;
     let http = http_options(cli);
     let blocks = block_plan(cli, &http)?;
     let seek = cli.seek.unwrap_or(0);
     let skip = cli.skip.unwrap_or(0);
-    let past_largest_offset =
-        |start: u64| start.checked_add(cli.count.unwrap_or(0)).is_none_or(|end| end > i64::MAX as u64);
-    if past_largest_offset(skip) || past_largest_offset(seek) {
-        return Err(Error::usage("--skip, --seek or --count goes past the largest possible offset (8 EiB)"));
+    if skip.max(seek) > i64::MAX as u64 {
+        return Err(Error::usage("--skip or --seek is past the largest possible offset (8 EiB)"));
     }
     Ok(Job {
         source,
@@ -38,6 +30,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         block_size: blocks.size as usize,
         queue_depth: blocks.in_flight as usize,
         direct: cli.direct,
+        reflink: cli.reflink,
         skip,
         count: cli.count,
         seek,
@@ -63,6 +56,8 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
 fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Result<()> {
     let in_place = cli.in_place || cli.seek.is_some();
     let from_url = matches!(source, Endpoint::Url(_));
+    let from_command = matches!(source, Endpoint::Command(_));
+    let reflink_always = cli.reflink == Reflink::Always;
     let (from_stdin, to_stdout) = (*source == Endpoint::Standard, *destination == Endpoint::Standard);
     for (conflict, option, why) in [
         (to_stdout && cli.seek.is_some(), "--seek", "standard output has no offset to write at"),
@@ -75,6 +70,14 @@ fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Resu
         (from_stdin && cli.preserve, "--preserve", "standard input has no attributes to preserve"),
         (from_stdin && cli.resume, "--resume", "standard input cannot be read a second time"),
         (from_url && cli.preserve, "--preserve", "a URL has no attributes to preserve"),
+        (from_command && cli.preserve, "--preserve", "the output of a command has no attributes to preserve"),
+        (from_command && cli.resume, "--resume", "the output of a command cannot be read a second time"),
+        (
+            reflink_always && cli.sparse != Sparse::Auto,
+            "--reflink always",
+            "a clone has the holes of SRC (--sparse auto)",
+        ),
+        (reflink_always && cli.direct != DirectPolicy::Auto, "--reflink always", "--direct is about moving bytes"),
         (cli.verify && cli.no_sync, "--verify", "with --no-sync, nothing is on the medium yet to be read back"),
         (
             cli.verify && cli.direct == DirectPolicy::Never,
@@ -133,6 +136,38 @@ fn checksum(cli: &Cli) -> Result<Option<Checksum>> {
         return Err(Error::usage("--checksum with a digest and --checksum-file cannot be combined"));
     }
     Ok(Some(Checksum { algorithm: Some(checksum.algorithm), expected: checksum.expected.clone(), list }))
+}
+
+/// SRC and DST.
+fn endpoints(cli: &Cli) -> Result<(Endpoint, Endpoint)> {
+    let operands = cli.operands();
+    if cli.from_command {
+        let &[destination, ref extra @ ..] = &operands[..] else {
+            return Err(Error::usage("DST is missing").hint("dio-cp --from-command DST -- COMMAND"));
+        };
+        if cli.command_words().is_empty() {
+            let words: Vec<_> = extra.iter().map(|word| word.to_string_lossy()).collect();
+            let command = if words.is_empty() { "COMMAND".into() } else { words.join(" ") };
+            let hint = format!("dio-cp --from-command {} -- {command}", destination.display());
+            return Err(Error::usage("--from-command needs -- and then the COMMAND").hint(hint));
+        }
+        refuse_extra(extra, "--from-command has only DST before --")?;
+        let command = Endpoint::Command(cli.command_words().to_vec());
+        return Ok((command, endpoint(destination)?));
+    }
+    match &operands[..] {
+        [] => Err(Error::usage("SRC and DST are missing").hint("dio-cp --help")),
+        [_] => Err(Error::usage("DST is missing").hint("dio-cp --help")),
+        [source, destination, extra @ ..] => {
+            refuse_extra(extra, "a copy has one SRC and one DST")?;
+            Ok((endpoint(source)?, endpoint(destination)?))
+        }
+    }
+}
+
+fn refuse_extra(extra: &[&OsStr], why: &str) -> Result<()> {
+    let Some(first) = extra.first() else { return Ok(()) };
+    Err(Error::usage(format!("unexpected argument {}: {why}", quoted(Path::new(first)))))
 }
 
 fn endpoint(argument: &OsStr) -> Result<Endpoint> {
@@ -200,6 +235,9 @@ mod tests {
             (&["a", "b", "-n", "--in-place"], "overwrite"),
             (&["-", "b", "-p"], "no attributes"),
             (&["a", "b", "--skip", "8E", "--count", "8E"], "8 EiB"),
+            (&["a", "b", "--seek", "8E"], "8 EiB"),
+            (&["a"], "DST is missing"),
+            (&["--from-command", "b", "echo"], "dio-cp --from-command b -- echo"),
             (&["a", "b", "--retry", "2"], "not a URL"),
             (&["-", "b", "--resume"], "a second time"),
             (&[url, "b", "--header", "no colon"], "Name: value"),

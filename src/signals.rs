@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dio_cp::output::ProgressDisplay;
 use dio_cp::{Cleanup, sys};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
@@ -18,9 +18,11 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 const MESSAGE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Starts a thread that watches for signals. SIGUSR1 prints a progress line. Signals that are ignored already, as by
-/// nohup(1), stay ignored.
+/// nohup(1), stay ignored. The command whose output is copied gets the same signals, because a terminal does not send them
+/// to its process group.
 pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> io::Result<()> {
-    let watched = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !sys::signal_ignored(*signal));
+    let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP];
+    let watched = signals.into_iter().filter(|signal| !sys::signal_ignored(*signal));
     let mut signals = Signals::new(watched)?;
     let watch = move || {
         for signal in signals.forever() {
@@ -29,8 +31,15 @@ pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> io::Result
                 run_with_timeout(Duration::ZERO, move || display.print(&display.line()));
                 continue;
             }
+            if signal == SIGTSTP {
+                cleanup.signal_command(SIGTSTP);
+                let _ = emulate_default_handler(SIGTSTP); // returns when the program is continued
+                cleanup.signal_command(SIGCONT);
+                continue;
+            }
             if cleanup.claim_exit() {
                 let (display, state) = (display.clone(), cleanup.abandon());
+                cleanup.end_command(signal);
                 run_with_timeout(MESSAGE_TIMEOUT, move || print_end(&display, signal, state));
             } else {
                 // The copy has ended by itself and is printing its own report.

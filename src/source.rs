@@ -1,5 +1,6 @@
 //! Where the bytes come from.
 
+mod command;
 mod extents;
 mod file;
 mod stream;
@@ -7,12 +8,14 @@ mod stream;
 mod url;
 
 use std::fs::{File, Metadata};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{Block, Layout};
+use crate::cleanup::Cleanup;
 use crate::direct::{DirectPolicy, Traffic};
 use crate::error::{Error, Result, quoted};
 use crate::event::Observer;
@@ -27,8 +30,8 @@ pub use extents::Extents;
 ///
 /// The order of the calls: [`Source::begin`], then [`Source::next`] until it returns false, then [`Source::finish`].
 pub trait Source: Sync {
-    /// Sets which blocks to read; nothing is read yet.
-    fn begin(&mut self, plan: ReadPlan);
+    /// Sets which blocks to read; nothing is read yet. A command starts now.
+    fn begin(&mut self, plan: ReadPlan) -> Result<()>;
 
     /// Claims the next range, in order, and fills `block` with it. False: the source has ended, or the copy was
     /// cancelled. Files are read in parallel; streams one block after another.
@@ -52,6 +55,10 @@ pub struct ReadPlan {
     pub first_block: u64,
     /// Deliver holes as blocks of zeros.
     pub fill_holes: bool,
+    /// The range of the copy that the destination shares with the source already.
+    pub cloned: Range<u64>,
+    /// Read the cloned range all the same: the checks need its bytes.
+    pub read_cloned: bool,
     /// The blocks are consumed one after another.
     #[cfg_attr(not(feature = "url"), allow(dead_code))]
     pub in_order: bool,
@@ -64,8 +71,21 @@ pub struct ReadReport {
     pub traffic: Traffic,
     /// Why not all of them were read with direct I/O, if so.
     pub why_not_direct: Option<String>,
+    /// Why pages of the source may stay in the page cache, if the kernel refused to evict them.
+    pub why_not_evicted: Option<String>,
     /// What the user should know about the source, if anything: it changed during the copy.
     pub note: Option<String>,
+    /// How the command ended, if the source is one.
+    pub command: Option<CommandEnd>,
+}
+
+/// How a command ended whose output was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandEnd {
+    /// It exited with status 0.
+    Succeeded,
+    /// It was ended because --count needed no more of its output.
+    EndedByCount,
 }
 
 /// A source that was opened, and everything the plan of a copy needs to know about it.
@@ -85,8 +105,15 @@ pub struct OpenSource<'a> {
 }
 
 /// Opens the source; nothing is read yet. `restarts` counts how often this copy has started over.
-pub fn open<'a>(job: &'a Job, pace: &Arc<Pace>, observer: &'a dyn Observer, restarts: u32) -> Result<OpenSource<'a>> {
+pub fn open<'a>(
+    job: &'a Job,
+    pace: &Arc<Pace>,
+    observer: &'a dyn Observer,
+    cleanup: &'a Cleanup,
+    restarts: u32,
+) -> Result<OpenSource<'a>> {
     match &job.source {
+        Endpoint::Command(words) => command::open(job, words, pace, cleanup),
         Endpoint::Standard => standard_input(job, pace),
         #[cfg(feature = "url")]
         Endpoint::Url(url) => url::open(job, url, pace, observer, restarts),
@@ -158,10 +185,13 @@ fn stream<'a>(
     let kept = file.try_clone().map_err(|e| Error::io("opening", name, e))?;
     let source = stream::StreamSource::new(job, name, file, stored, pace.clone());
     let length = source.expected_length();
-    let description = match length {
+    let mut description = match length {
         Some(length) => format!("a stream of {length} bytes"),
         None => "a stream of unknown length".to_string(),
     };
+    if metadata.file_type().is_fifo() {
+        description += "; dio-cp cannot know whether the program that writes it fails (--from-command can)";
+    }
     let info = SourceInfo {
         name: name.into(),
         suggested_name: suggested_name(job),

@@ -27,6 +27,16 @@ impl SourceInfo {
     }
 }
 
+/// The part of a file that is copied, in bytes.
+pub struct CopiedRange<'a> {
+    /// The source file.
+    pub file: &'a File,
+    /// Offset of the first byte copied.
+    pub start: u64,
+    /// Number of bytes copied.
+    pub len: u64,
+}
+
 /// A file name that the source suggests for its copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuggestedName {

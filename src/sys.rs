@@ -4,6 +4,8 @@
 //! interrupts it, and returns errno as an [`io::Error`]. The caller decides what an error means.
 
 mod cache;
+mod child;
+mod clone;
 mod file;
 mod filesystem;
 mod mapping;
@@ -11,6 +13,7 @@ mod memory;
 mod names;
 mod process;
 mod streams;
+mod terminal;
 
 use std::io;
 
@@ -24,6 +27,8 @@ pub use process::{ignore_signal, io_priority, set_timer_slack, signal_ignored, u
 pub use streams::was_closed;
 
 pub(crate) use cache::mincore_is_reliable;
+pub(crate) use child::ChildGroup;
+pub(crate) use clone::{block_size, clone_range};
 pub(crate) use file::{MAX_TRANSFER, lock, read_dontcache, set_direct, write_back, write_dontcache};
 pub(crate) use filesystem::{
     BTRFS, EXT, EXTENTS_OR_INLINE, MEMORY_FILESYSTEMS, NOCOW, PSEUDO_FILESYSTEMS, dio_alignment, filesystem,
@@ -31,9 +36,16 @@ pub(crate) use filesystem::{
 };
 pub(crate) use mapping::WINDOW;
 pub(crate) use memory::AnonymousMapping;
-pub(crate) use names::{fd_path, link, link_over, rename_new};
+pub(crate) use names::{can_link_unnamed, fd_path, link, link_over, rename_new};
 pub(crate) use process::{IO_CLASS_IDLE, IO_CLASS_LAST, effective_user, file_size_limit, set_io_priority};
 pub(crate) use streams::{wait_ready, widen_pipe};
+pub(crate) use terminal::stop_own_group;
+
+/// True if an optional system call is not available: the kernel does not have it (ENOSYS), or a seccomp filter refuses it.
+/// The filters of old container runtimes answer EPERM.
+pub(crate) fn is_unavailable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

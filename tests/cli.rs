@@ -17,7 +17,7 @@ fn invalid_arguments_are_usage_errors_and_change_no_file() {
     write(&dst, b"old");
     for (args, message) in [
         (vec![], "Usage"),
-        (vec![s], "<DST>"),
+        (vec![s], "DST is missing"),
         (vec![s, d, d], "unexpected"),
         (vec![s, d, "--no-such"], "unexpected"),
         (vec![s, d, "--direct", "perhaps"], "auto, always, never"),

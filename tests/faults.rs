@@ -1,83 +1,84 @@
-//! Full disks, broken disks and limits: what is under the name, what is left, what the user reads.
+//! Full disks, I/O errors and resource limits: the state of DST, what is left on the disk, and the error message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
 
 /// Free bytes of the filesystem that `path` is on.
-fn free(path: &Path) -> u64 {
+fn free_space(path: &Path) -> u64 {
     let line = tool("stat", ["-f".as_ref(), "-c".as_ref(), "%f %S".as_ref(), path.as_os_str()]);
     line.split_whitespace().map(|n| n.parse::<u64>().unwrap()).product()
 }
 
 #[test]
-fn a_full_disk_is_an_error_at_once_where_the_length_is_known() {
+fn a_copy_of_known_length_to_a_full_disk_fails_at_once() {
     needs_root_and!("losetup", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs");
     let scratch = Scratch::new();
     let src = scratch.file("src", 500 << 20);
     for (kind, len) in [("ext4", 64 << 20), ("xfs", 320 << 20), ("btrfs", 200 << 20)] {
         let mount = Mount::filesystem(&scratch, kind, len, 512);
         write(&mount.path("old"), b"old");
-        for (name, left) in [("new", "was not created"), ("old", "is as it was")] {
+        for (name, state) in [("new", "was not created"), ("old", "is as it was")] {
             let dst = mount.path(name);
-            let before = free(&mount.at);
+            let before = free_space(&mount.at);
             let start = Instant::now();
-            let said = fails(1, [&src, &dst]);
-            assert!(said.contains("No space left on device") && said.contains(left), "{kind}: {said}");
-            assert!(said.contains("reserving 500.0 MiB"), "{kind}: {said}");
-            assert!(said.contains("free some space"), "{kind}: {said}");
+            let stderr = fails(1, [&src, &dst]);
+            assert!(stderr.contains("No space left on device") && stderr.contains(state), "{kind}: {stderr}");
+            assert!(stderr.contains("reserving 500.0 MiB"), "{kind}: {stderr}");
+            assert!(stderr.contains("free some space"), "{kind}: {stderr}");
             assert!(start.elapsed() < Duration::from_secs(20), "{kind}: not at once");
             assert_eq!(names(&mount.at).iter().filter(|n| *n != "lost+found").collect::<Vec<_>>(), ["old"]);
             tool("sync", ["-f".as_ref(), mount.at.as_os_str()]);
-            assert!(free(&mount.at) + (2 << 20) > before, "{kind}: space was lost");
+            assert!(free_space(&mount.at) + (2 << 20) > before, "{kind}: space was lost");
         }
         assert_eq!(fs::read(mount.path("old")).unwrap(), b"old");
     }
 }
 
 #[test]
-fn a_full_disk_in_the_middle_of_a_stream_leaves_nothing() {
+fn a_stream_that_fills_the_disk_leaves_no_file() {
     needs_root_and!("losetup", "mkfs.ext4");
     let scratch = Scratch::new();
     let mount = Mount::filesystem(&scratch, "ext4", 64 << 20, 512);
     let dst = mount.path("dst");
-    for (words, what) in [(vec![], "writing"), (vec!["--size", "200M"], "reserving")] {
+    for (args, operation) in [(vec![], "writing"), (vec!["--size", "200M"], "reserving")] {
         let mut command = dio_cp();
-        command.args(words).arg("-").arg(&dst);
+        command.args(args).arg("-").arg(&dst);
         let output = feed(command, &content(200 << 20), 1 << 20);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("No space left on device") && said.contains(what), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("No space left on device") && stderr.contains(operation), "{stderr}");
         assert!(!dst.exists());
     }
-    // What fits, fits: the space that is reserved ahead of a stream must not be what fails.
-    let most = free(&mount.at) as usize * 85 / 100;
+    // A stream that fits must succeed, although space is reserved ahead of it.
+    let len = free_space(&mount.at) as usize * 85 / 100;
     let mut command = dio_cp();
     command.arg("-").arg(&dst);
-    let output = feed(command, &content(most), 1 << 20);
+    let output = feed(command, &content(len), 1 << 20);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    same(&dst, &content(most));
+    same(&dst, &content(len));
 }
 
 #[test]
-fn in_place_on_a_full_disk_fails_before_it_overwrites() {
+fn in_place_on_a_full_disk_fails_before_the_first_write() {
     needs_root_and!("losetup", "mkfs.ext4");
     let scratch = Scratch::new();
     let src = scratch.file("src", 100 << 20);
     let mount = Mount::filesystem(&scratch, "ext4", 64 << 20, 512);
     let dst = mount.path("dst");
     write(&dst, &content(5000));
-    let said = fails(1, ["--in-place".as_ref(), src.as_os_str(), dst.as_os_str()]);
-    assert!(said.contains("No space left") && said.contains("is as it was"), "{said}");
-    assert!(allocated(&dst) < 100_000, "space behind its end was kept: {}", allocated(&dst));
+    let stderr = fails(1, ["--in-place".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert!(stderr.contains("No space left") && stderr.contains("is as it was"), "{stderr}");
+    assert!(allocated(&dst) < 100_000, "space past its end was kept: {}", allocated(&dst));
     same(&dst, &content(5000));
-    // Nor is it kept when a signal ends it, or the source is too short.
+    // The same if the source is too short.
     let mut command = dio_cp();
     command.args(["--size", "30M", "--in-place", "-"]).arg(&dst);
     assert_eq!(feed(command, &content(1000), 1000).status.code(), Some(3));
@@ -85,7 +86,7 @@ fn in_place_on_a_full_disk_fails_before_it_overwrites() {
 }
 
 #[test]
-fn a_file_size_limit_is_a_short_write_and_then_an_error() {
+fn a_file_size_limit_is_an_error_and_leaves_the_destination_unchanged() {
     if !has_tool("prlimit") {
         return skip("needs the tool prlimit");
     }
@@ -99,9 +100,9 @@ fn a_file_size_limit_is_a_short_write_and_then_an_error() {
                 command.arg(format!("--fsize={limit}")).arg(env!("CARGO_BIN_EXE_dio-cp"));
                 command.args(["--direct", direct]).arg(if pipe { Path::new("-") } else { &src }).arg(&dst);
                 let output = feed(command, &content(9_000_001), 1 << 20);
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(1), "{limit} {direct} {pipe}: {said}");
-                assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(1), "{limit} {direct} {pipe}: {stderr}");
+                assert!(stderr.contains("File too large") && stderr.contains("ulimit -f"), "{stderr}");
                 assert_eq!(fs::read(&dst).unwrap(), b"old");
                 assert_eq!(scratch.names(), ["dst", "src"]);
             }
@@ -113,17 +114,20 @@ fn a_file_size_limit_is_a_short_write_and_then_an_error() {
     same(&dst, &content(9_000_001));
 }
 
-/// A file in `at` that is an NBD export of `nbdkit`, until dropped.
-struct Nbd(Child, std::path::PathBuf);
+/// A file that is an NBD export of `nbdkit`, until dropped.
+struct Nbd {
+    child: Child,
+    file: PathBuf,
+}
 
 impl Nbd {
-    fn new(at: &Path, words: &[&str]) -> Self {
-        let file = at.join("nbd");
+    fn new(directory: &Path, args: &[&str]) -> Self {
+        let file = directory.join("nbd");
         write(&file, b"");
         let child = Command::new("nbdfuse")
             .arg(&file)
             .args(["--command", "nbdkit", "-s"])
-            .args(words)
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -131,23 +135,23 @@ impl Nbd {
             .unwrap();
         let start = Instant::now();
         while fs::metadata(&file).map_or(0, |m| m.len()) == 0 {
-            assert!(start.elapsed() < Duration::from_secs(10), "nbdfuse did not come up");
+            assert!(start.elapsed() < Duration::from_secs(10), "nbdfuse did not start");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self(child, file)
+        Self { child, file }
     }
 }
 
 impl Drop for Nbd {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.1).status();
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.file).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 #[test]
-fn io_errors_are_told_with_their_place_and_what_is_left() {
+fn an_io_error_is_reported_with_the_operation_and_the_state_of_the_destination() {
     needs_root_and!("nbdfuse", "nbdkit");
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
@@ -155,10 +159,10 @@ fn io_errors_are_told_with_their_place_and_what_is_left() {
     {
         let nbd =
             Nbd::new(&scratch.0, &["--filter=error", "memory", "size=32M", "error-pread=EIO", "error-pread-rate=1"]);
-        let said = fails(1, [&nbd.1, &dst]);
+        let stderr = fails(1, [&nbd.file, &dst]);
         assert!(
-            said.contains("reading") && said.contains("Input/output error") && said.contains("is as it was"),
-            "{said}"
+            stderr.contains("reading") && stderr.contains("Input/output error") && stderr.contains("is as it was"),
+            "{stderr}"
         );
         assert_eq!(fs::read(&dst).unwrap(), b"old");
     }
@@ -166,20 +170,20 @@ fn io_errors_are_told_with_their_place_and_what_is_left() {
     {
         let nbd =
             Nbd::new(&scratch.0, &["--filter=error", "memory", "size=32M", "error-pwrite=EIO", "error-pwrite-rate=1"]);
-        let said = fails(1, ["--in-place".as_ref(), src.as_os_str(), nbd.1.as_os_str()]);
-        assert!(said.contains("writing") && said.contains("Input/output error"), "{said}");
-        assert!(said.contains("may be partly overwritten"), "{said}");
+        let stderr = fails(1, ["--in-place".as_ref(), src.as_os_str(), nbd.file.as_os_str()]);
+        assert!(stderr.contains("writing") && stderr.contains("Input/output error"), "{stderr}");
+        assert!(stderr.contains("may be partly overwritten"), "{stderr}");
     }
-    // And without errors it works, through the same FUSE file, in place and read back.
+    // Without injected errors, copies to and from the FUSE file succeed.
     let nbd = Nbd::new(&scratch.0, &["memory", "size=32M"]);
-    copies(["--in-place".as_ref(), src.as_os_str(), nbd.1.as_os_str()]);
-    copies(["--count".as_ref(), "9000001".as_ref(), nbd.1.as_os_str(), dst.as_os_str()]);
+    copies(["--in-place".as_ref(), src.as_os_str(), nbd.file.as_os_str()]);
+    copies(["--count".as_ref(), "9000001".as_ref(), nbd.file.as_os_str(), dst.as_os_str()]);
     same(&dst, &content(9_000_001));
 }
 
 #[test]
-fn a_pipe_that_fails_to_be_written_stops_a_waiting_read() {
-    // The destination fails while the source gives nothing: the error must not wait for it.
+fn a_write_error_ends_a_copy_that_waits_for_its_source() {
+    // The pipe stays open without data, so the copy must not wait for it.
     let mut child =
         dio_cp().args(["-b", "4096", "-", "/dev/full"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), &content(5000)).unwrap();
@@ -189,18 +193,97 @@ fn a_pipe_that_fails_to_be_written_stops_a_waiting_read() {
 }
 
 #[test]
-fn a_stream_does_not_take_the_space_of_its_neighbours() {
+fn a_stream_reserves_little_space_ahead() {
     needs_root_and!("losetup", "mkfs.ext4");
     let scratch = Scratch::new();
     let mount = Mount::filesystem(&scratch, "ext4", 700 << 20, 512);
-    let before = free(&mount.at);
+    let before = free_space(&mount.at);
     let written = 300 << 20;
     let mut child =
         dio_cp().arg("-").arg(mount.path("dst")).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), &content(written)).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    let taken = before - free(&mount.at);
-    assert!(taken < written as u64 + (32 << 20), "{taken} bytes taken for {written}");
+    let used = before - free_space(&mount.at);
+    assert!(used < written as u64 + (32 << 20), "{used} bytes used for {written}");
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
+}
+
+/// Runs `dio-cp` while every call of one kind fails with one error, as a seccomp filter does it.
+fn under_refusal(inject: &str, args: &[&OsStr]) -> std::process::Output {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
+    strace.arg(env!("CARGO_BIN_EXE_dio-cp")).args(args).output().unwrap()
+}
+
+#[test]
+fn optional_calls_that_are_refused_do_not_end_a_copy() {
+    if !has_tool("strace") {
+        return skip("needs the tool strace");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5_000_001), scratch.path("dst"));
+    for call in ["statx", "fadvise64", "linkat", "fallocate", "sync_file_range", "renameat2", "preadv2"] {
+        for error in ["EPERM", "ENOSYS"] {
+            for (old, options) in [(false, &[][..]), (true, &[]), (false, &["-n"]), (false, &["--no-sync"])] {
+                if call == "linkat" && options == ["-n"] {
+                    continue; // publishing without replacing then needs renameat2
+                }
+                let _ = fs::remove_file(&dst);
+                if old {
+                    write(&dst, b"old");
+                }
+                make_cold(&src);
+                let args: Vec<&OsStr> =
+                    options.iter().map(OsStr::new).chain([src.as_os_str(), dst.as_os_str()]).collect();
+                let output = under_refusal(&format!("{call}:error={error}"), &args);
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{call} {error} {options:?}: {stderr}");
+                same(&dst, &content(5_000_001));
+                assert_eq!(scratch.names(), ["dst", "src"], "{call} {error} {options:?}");
+                let may_stay = call == "fadvise64" || call == "sync_file_range" && options == ["--no-sync"];
+                assert_eq!(stderr.contains("may stay in the page cache"), may_stay, "{call}: {stderr}");
+            }
+        }
+    }
+    // Without linkat, renameat2 publishes a file that must not replace another.
+    let _ = fs::remove_file(&dst);
+    let args = ["-n".as_ref(), src.as_os_str(), dst.as_os_str()];
+    assert!(under_refusal("linkat:error=EPERM", &args).status.success());
+    same(&dst, &content(5_000_001));
+    let output = under_refusal("linkat:error=EPERM", &args);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(scratch.names(), ["dst", "src"]);
+}
+
+#[test]
+fn a_page_that_cannot_be_evicted_fails_check_cache() {
+    if !has_tool("strace") || !can_count_pages() {
+        return skip("needs strace and cachestat");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 100_001), scratch.path("dst"));
+    make_cold(&src);
+    let args = ["--check-cache".as_ref(), src.as_os_str(), dst.as_os_str()];
+    let output = under_refusal("fadvise64:error=EPERM", &args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(stderr.contains("may stay in the page cache"), "{stderr}");
+    same(&dst, &content(100_001));
+}
+
+#[test]
+fn a_replacement_whose_child_cannot_be_awaited_leaves_no_hidden_name() {
+    if !has_tool("strace") {
+        return skip("needs the tool strace");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 100_001), scratch.path("dst"));
+    for _ in 0..10 {
+        write(&dst, b"old");
+        let output = under_refusal("wait4:error=EPERM", &[src.as_os_str(), dst.as_os_str()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        same(&dst, &content(100_001));
+        assert_eq!(scratch.names(), ["dst", "src"]);
+    }
 }

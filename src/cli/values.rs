@@ -9,7 +9,7 @@ use clap::{Arg, Command};
 
 use crate::check::digest::from_hex;
 use crate::direct::DirectPolicy;
-use crate::job::{Algorithm, Sparse};
+use crate::job::{Algorithm, Reflink, Sparse};
 
 /// A longer timeout is a mistake, and could overflow a clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -24,6 +24,12 @@ pub const DIRECT: [Choice<DirectPolicy>; 3] = [
     ("auto", "Copy without direct I/O, keep the page cache clean by other means, and say so", DirectPolicy::Auto),
     ("always", "Fail with exit status 4", DirectPolicy::Always),
     ("never", "Use the page cache in any case, even where direct I/O works", DirectPolicy::Never),
+];
+
+pub const REFLINK: [Choice<Reflink>; 3] = [
+    ("auto", "Clone where the filesystem can, and move the bytes elsewhere", Reflink::Auto),
+    ("always", "Fail with exit status 1 where the filesystem cannot clone", Reflink::Always),
+    ("never", "Move the bytes", Reflink::Never),
 ];
 
 pub const SPARSE: [Choice<Sparse>; 3] = [

@@ -1,6 +1,7 @@
 //! Fourth stage: the data become durable, are verified, and get their final name.
 
 use std::fs::File;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::open::{Context, Opened};
@@ -21,6 +22,8 @@ pub struct Finished<'a> {
     pub source_alignment: u64,
     pub destination_info: DestinationInfo,
     pub totals: Totals,
+    /// The range of the copy that shares its blocks with the source.
+    pub cloned: Range<u64>,
     pub read: ReadReport,
     pub written: destination::Finished,
     pub digest: Option<NamedDigest>,
@@ -41,7 +44,7 @@ pub struct Verification {
 impl<'a> Moved<'a> {
     /// Checks the source and the digest, then completes the destination: sync, --verify, attributes, name.
     pub fn finish(self) -> Result<Finished<'a>> {
-        let Moved { planned: Planned { opened, checks, cache_watch, .. }, totals, copying } = self;
+        let Moved { planned: Planned { opened, checks, cache_watch, cloned, .. }, totals, copying } = self;
         let Opened { context, source, destination_info, destination } = opened;
         let (job, name) = (context.job, &destination_info.name);
         let read = source.source.finish()?;
@@ -73,6 +76,7 @@ impl<'a> Moved<'a> {
             source_alignment: source.alignment,
             destination_info,
             totals,
+            cloned,
             read,
             written,
             digest: checked.digest,

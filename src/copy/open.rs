@@ -53,7 +53,7 @@ impl<'a> Opened<'a> {
     /// Opens the source, then the destination.
     pub fn open(job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup, attempt: Attempt) -> Result<Self> {
         let pace = Arc::new(Pace::new(job.rate_limit, job.idle));
-        let source = source::open(job, &pace, observer, attempt.restarts)?;
+        let source = source::open(job, &pace, observer, cleanup, attempt.restarts)?;
         let (destination_info, destination) = destination::open(job, &source.info, &pace, observer, cleanup)?;
         job.check_block_size(source.alignment.max(destination_info.alignment))?;
         let files: Vec<_> = source.info.stored_file().into_iter().chain(&destination_info.file).collect();

@@ -1,14 +1,18 @@
 //! Second stage: how the copy is cut into blocks, which checks see them, and how many workers move them. What an
-//! interrupted copy left is read, and space is reserved.
+//! interrupted copy left is read, what the filesystem can clone is cloned, and space is reserved.
+
+use std::ops::Range;
 
 use super::open::{Context, Opened};
 use crate::block::Layout;
 use crate::check::Checks;
 use crate::check::cache_watch::CacheWatch;
-use crate::error::Result;
+use crate::direct::DirectPolicy;
+use crate::error::{Error, Result, plain, quoted};
 use crate::event::{Event, Phase};
-use crate::job::Job;
+use crate::job::{Job, Reflink, Sparse};
 use crate::source::ReadPlan;
+use crate::source_info::SourceInfo;
 
 /// A transfer of 64 KiB to 1 MiB is up to twice as fast from a huge page (benches/RESULTS.md).
 const HUGE_PAGE: usize = 2 << 20;
@@ -22,6 +26,8 @@ pub struct Planned<'a> {
     pub opened: Opened<'a>,
     pub checks: Checks,
     pub cache_watch: CacheWatch,
+    /// The range of the copy that shares its blocks with the source.
+    pub cloned: Range<u64>,
     pub workers: usize,
     /// Bytes of each worker's buffer.
     pub buffer_size: usize,
@@ -34,6 +40,11 @@ impl<'a> Opened<'a> {
         let layout = self.layout();
         let checks = Checks::new(job, &layout, &self.source.info.name, &self.destination_info.name)?;
         let first_block = self.digest_resumed(&checks)?;
+        let cache_watch = self.watch_cache()?;
+        let cloned = self.clone_blocks()?;
+        if cloned.is_empty() {
+            self.reserve(&layout)?;
+        }
         let limited = self.context.pace.rate.limits();
         let in_order = self.destination_info.in_order;
         self.source.source.begin(ReadPlan {
@@ -42,17 +53,17 @@ impl<'a> Opened<'a> {
             first_block,
             // A rate limit on a stream covers the zeros of a hole, too.
             fill_holes: limited && in_order,
+            cloned: cloned.clone(),
+            read_cloned: checks.need_bytes(),
             in_order: in_order || checks.in_order(),
-        });
-        let cache_watch = self.watch_cache()?;
-        self.reserve(&layout)?;
+        })?;
         let Context { observer, .. } = self.context;
         observer.event(Event::Start(self.source.info.length));
-        observer.event(Event::Copied(self.destination_info.resumed));
+        observer.event(Event::Copied(self.destination_info.resumed + cloned.end - cloned.start));
         // With several workers, the others would wait while the reader of the stream stalls, and then write all at once.
-        let workers = if limited && in_order { 1 } else { self.workers() };
+        let workers = if limited && in_order { 1 } else { self.workers(&cloned, &checks) };
         let buffer_size = self.buffer_size(&layout, workers);
-        Ok(Planned { opened: self, checks, cache_watch, workers, buffer_size })
+        Ok(Planned { opened: self, checks, cache_watch, cloned, workers, buffer_size })
     }
 
     fn layout(&self) -> Layout {
@@ -70,6 +81,33 @@ impl<'a> Opened<'a> {
                 checks.digest_resumed(context.job, &destination.name, file, destination.resumed, &context.pace)
             }
             _ => Ok(0),
+        }
+    }
+
+    /// Clones what the filesystem can clone. Returns the range of the copy that needs not be moved.
+    fn clone_blocks(&mut self) -> Result<Range<u64>> {
+        let job = self.context.job;
+        let wanted = job.reflink != Reflink::Never && job.sparse == Sparse::Auto && job.direct == DirectPolicy::Auto;
+        let SourceInfo { name, file, .. } = &self.source.info;
+        let is_file = file.as_ref().is_some_and(|(_, metadata)| metadata.is_file());
+        if !wanted || self.destination_info.resumed > 0 || is_file && self.source.info.length.is_none_or(|len| len == 0)
+        {
+            return Ok(0..0);
+        }
+        let cloned = match &self.source.extents {
+            Some(extents) if is_file => self.destination.clone_blocks(&extents.range()),
+            _ => Err(std::io::Error::other("it is not a file")),
+        };
+        match cloned {
+            Ok(cloned) => Ok(cloned),
+            Err(e) if job.reflink == Reflink::Always => {
+                Err(Error::io("cloning", name, e).hint("leave out --reflink always: dio-cp then copies the bytes"))
+            }
+            Err(e) => {
+                let line = format!("{}: not cloned: {}", quoted(name), plain(&e));
+                self.context.detail(line);
+                Ok(0..0)
+            }
         }
     }
 
@@ -94,10 +132,12 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// As many as the queue depth asks for, or the source serves, or there are blocks.
-    fn workers(&self) -> usize {
+    /// As many as the queue depth asks for, or the source serves, or there are blocks to read.
+    fn workers(&self, cloned: &Range<u64>, checks: &Checks) -> usize {
         let job = self.context.job;
-        let blocks = self.source.info.length.map_or(u64::MAX, |length| length.div_ceil(job.block_size as u64).max(1));
+        let not_read = if checks.need_bytes() { 0 } else { cloned.end - cloned.start };
+        let blocks = |length: u64| (length - not_read).div_ceil(job.block_size as u64).max(1);
+        let blocks = self.source.info.length.map_or(u64::MAX, blocks);
         blocks.min(job.queue_depth.max(self.source.min_workers) as u64) as usize
     }
 

@@ -8,6 +8,7 @@ use crate::check::NamedDigest;
 use crate::check::cache_watch::PageCounts;
 use crate::direct::{Traffic, WriteReport};
 use crate::error::quoted;
+pub use crate::source::CommandEnd;
 
 /// What a finished copy did.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Report {
     pub bytes: u64,
     /// Of these, bytes that an interrupted copy had left there.
     pub resumed: u64,
+    /// Bytes that share their blocks with the source: they were cloned, not moved.
+    pub cloned: u64,
     /// Bytes of this copy that are holes in the source.
     pub holes: u64,
     /// How the source was read.
@@ -43,6 +46,8 @@ pub struct SourceReport {
     pub alignment: u64,
     /// Its pages in the page cache, if requested and if it can have any.
     pub cache: Option<PageCounts>,
+    /// How the command ended, if the source is one.
+    pub command: Option<CommandEnd>,
 }
 
 /// How the destination was written.
@@ -85,13 +90,20 @@ impl Finished<'_> {
         }
         let notes = self.notes();
         let Self { context, destination_info, totals, read, written, verification, .. } = self;
+        let cloned = self.cloned.end - self.cloned.start;
         let (total, verifying) = (context.started.elapsed(), verification.elapsed);
         let syncing = total.saturating_sub(self.copying + verifying);
         Report {
-            bytes: destination_info.resumed + totals.bytes,
+            bytes: destination_info.resumed + cloned + totals.bytes,
             resumed: destination_info.resumed,
+            cloned,
             holes: totals.holes,
-            source: SourceReport { traffic: read.traffic, alignment: self.source_alignment, cache: pages.source },
+            source: SourceReport {
+                traffic: read.traffic,
+                alignment: self.source_alignment,
+                cache: pages.source,
+                command: read.command,
+            },
             destination: DestinationReport {
                 name: destination_info.name,
                 path: destination_info.path,
@@ -112,8 +124,15 @@ impl Finished<'_> {
         let (source, destination) = (&self.source_info.name, &self.destination_info.name);
         let written = &self.written.written;
         let mut notes: Vec<String> = self.read.note.take().into_iter().collect();
+        if !self.cloned.is_empty() {
+            let bytes = self.cloned.end - self.cloned.start;
+            let (destination, source) = (quoted(destination), quoted(source));
+            notes.push(format!("cloned: {bytes} bytes of {destination} share the blocks of {source}"));
+        }
         notes.extend(not_direct(source, "read", &self.read.traffic, self.read.why_not_direct.as_deref()));
         notes.extend(not_direct(destination, "written", &written.traffic, written.why.as_deref()));
+        notes.extend(may_stay(source, self.read.why_not_evicted.as_deref()));
+        notes.extend(may_stay(destination, written.why_not_evicted.as_deref()));
         notes.append(&mut self.written.notes);
         notes.extend(self.verification.gap.clone());
         if let Some(pages) = written.cached_pages.filter(|pages| *pages > 0) {
@@ -121,6 +140,11 @@ impl Finished<'_> {
         }
         notes
     }
+}
+
+/// The note on pages that may stay in the page cache.
+fn may_stay(name: &Path, why: Option<&str>) -> Option<String> {
+    Some(format!("pages of {} may stay in the page cache: {}", quoted(name), why?))
 }
 
 /// The note on bytes that did not use direct I/O, if there were any.

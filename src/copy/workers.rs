@@ -78,6 +78,9 @@ impl Workers<'_> {
         let mut block = Block::new(self.buffer_size).map_err(out_of_memory)?;
         while self.source.next(&mut block, &self.sequencer)? {
             self.checks.update(&block);
+            if block.cloned {
+                continue; // the destination has it
+            }
             self.pace.rate.wait(Direction::Write, block.data().len());
             self.destination.put(&block, &self.sequencer)?;
             self.observer.event(Event::Copied(block.len));

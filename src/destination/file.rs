@@ -1,9 +1,11 @@
 //! A file or block device as a destination: blocks are written in parallel, each at its offset.
 
+mod clone;
 mod complete;
 mod space;
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +23,7 @@ use crate::event::Observer;
 use crate::job::{Job, Sparse};
 use crate::pace::Pace;
 use crate::sequencer::Sequencer;
-use crate::source_info::SourceInfo;
+use crate::source_info::{CopiedRange, SourceInfo};
 
 pub struct FileDestination<'a> {
     job: &'a Job,
@@ -183,6 +185,10 @@ impl<'a> FileDestination<'a> {
 impl Destination for FileDestination<'_> {
     fn reserve(&self, offset: u64, len: u64) -> Result<()> {
         self.reserve_range(offset, len)
+    }
+
+    fn clone_blocks(&self, source: &CopiedRange<'_>) -> std::io::Result<Range<u64>> {
+        self.clone_range(source)
     }
 
     fn put(&self, block: &Block, _sequencer: &Sequencer) -> Result<()> {

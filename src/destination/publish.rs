@@ -55,8 +55,8 @@ fn unnamed(path: &Path, mode: u32, policy: DirectPolicy) -> io::Result<Option<Un
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
     match direct::open(directory_of(path), &options, libc::O_TMPFILE, policy) {
-        // It gets its name by way of /proc.
-        Ok((file, _)) if !sys::fd_path(&file).exists() => Ok(None),
+        // It gets its name by linkat(2), by way of /proc.
+        Ok((file, _)) if !sys::fd_path(&file).exists() || !sys::can_link_unnamed() => Ok(None),
         Ok((file, refused)) => Ok(Some(Unpublished { file, refused, temporary: None })),
         Err(e) => match e.raw_os_error() {
             // The filesystem has no O_TMPFILE, or the kernel takes the directory for the file to open.
@@ -133,8 +133,8 @@ pub fn publish(
 
 fn rename_exclusive(temporary: &Path, path: &Path) -> io::Result<()> {
     match sys::rename_new(temporary, path) {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            // The filesystem does not support the flag. A link fails, too, if the name exists.
+        Err(e) if sys::is_unavailable(&e) || matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            // The call or the flag is not available. A link fails, too, if the name exists.
             std::fs::hard_link(temporary, path)?;
             std::fs::remove_file(temporary)
         }

@@ -91,7 +91,11 @@ impl<'a> StreamDestination<'a> {
                     // Another process made the pipe non-blocking.
                     sys::wait_ready(self.file.as_fd(), true, Duration::from_secs(1))?;
                 }
-                Err(e) if dontcache && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                Err(e)
+                    if dontcache
+                        && (sys::is_unavailable(&e)
+                            || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))) =>
+                {
                     self.dontcache.store(false, Ordering::Relaxed);
                 }
                 Err(e) => return Err(e),
@@ -110,8 +114,9 @@ impl<'a> StreamDestination<'a> {
         self.write_all(block.data())
     }
 
-    /// For a file: waits for the medium and evicts the pages that were written.
-    fn sync_and_evict(&self) -> io::Result<()> {
+    /// For a file: waits for the medium and evicts the pages that were written. Returns why they may stay, if the kernel
+    /// refuses to evict them.
+    fn sync_and_evict(&self) -> io::Result<Option<String>> {
         let end = (&self.file).stream_position()?;
         let start = end.saturating_sub(self.bytes.load(Ordering::Relaxed));
         let start = start - start % sys::page_size(); // only whole pages can be evicted
@@ -119,12 +124,14 @@ impl<'a> StreamDestination<'a> {
             self.file.sync_all()?;
         }
         if self.job.direct != DirectPolicy::Never && end > start {
-            if !self.job.sync {
-                sys::write_back(&self.file, start, end - start)?;
+            let written_back = if self.job.sync { Ok(()) } else { sys::write_back(&self.file, start, end - start) };
+            let evict = || sys::advise(&self.file, start, end - start, libc::POSIX_FADV_DONTNEED);
+            match written_back.and_then(|()| evict()) {
+                Err(e) if sys::is_unavailable(&e) => return Ok(Some("the kernel refuses posix_fadvise".to_string())),
+                other => other?,
             }
-            sys::advise(&self.file, start, end - start, libc::POSIX_FADV_DONTNEED)?;
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -142,16 +149,16 @@ impl Destination for StreamDestination<'_> {
 
     fn finish(self: Box<Self>, _source: &SourceInfo, _verify: Verify<'_>) -> Result<Finished> {
         let mut traffic = Traffic::default();
-        let mut why = None;
+        let (mut why, mut why_not_evicted) = (None, None);
         if self.stored {
-            self.sync_and_evict().map_err(|e| Error::io("syncing", &self.name, e))?;
+            why_not_evicted = self.sync_and_evict().map_err(|e| Error::io("syncing", &self.name, e))?;
             let bytes = self.bytes.load(Ordering::Relaxed);
             match self.job.direct {
                 DirectPolicy::Never => traffic.cached = bytes,
                 _ => (traffic.uncached, why) = (bytes, Some("another process opened it".to_string())),
             }
         }
-        let written = WriteReport { traffic, why, cached_pages: None };
+        let written = WriteReport { traffic, why, cached_pages: None, why_not_evicted };
         Ok(Finished { written, notes: Vec::new() })
     }
 }

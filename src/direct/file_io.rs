@@ -8,10 +8,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::file_ops::FileOps;
+use super::file_ops::{FileOps, PageRange};
 use super::io_mode::{Choice, IoMode, is_refusal};
 use super::{Alignment, DirectPolicy, Refused, Traffic};
 use crate::pace::{IdleGate, TransferTime};
+use crate::sys;
 
 /// An open file and the best I/O mode that it supports. Several threads may read and write at once.
 pub(crate) struct FileIo {
@@ -28,6 +29,8 @@ pub(crate) struct FileIo {
     cache_was_empty: OnceLock<bool>,
     /// The kernel did not report what was cached before a read, because the caller may not write the file.
     cache_unknown: AtomicBool,
+    /// Why pages could not be evicted, if the kernel refused that.
+    why_not_evicted: OnceLock<String>,
     direct_bytes: AtomicU64,
     uncached_bytes: AtomicU64,
     /// Through the page cache and left there, or in memory.
@@ -58,6 +61,7 @@ impl FileIo {
             why_not_direct: choice.why_not_direct.map_or_else(OnceLock::new, OnceLock::from),
             cache_was_empty: OnceLock::new(),
             cache_unknown: AtomicBool::new(false),
+            why_not_evicted: OnceLock::new(),
             direct_bytes: AtomicU64::new(0),
             uncached_bytes: AtomicU64::new(0),
             cached_bytes: AtomicU64::new(0),
@@ -74,9 +78,35 @@ impl FileIo {
     /// Turns read-ahead off: nothing distinguishes the pages that it inserts from the pages of other processes. Also
     /// records whether any page of the file is cached now.
     fn disable_read_ahead(&self) -> io::Result<()> {
-        self.ops.disable_read_ahead()?;
+        self.allow_refusal("posix_fadvise", self.ops.disable_read_ahead())?;
         self.record_empty_cache();
         Ok(())
+    }
+
+    /// Evicts clean pages. If the kernel refuses that, the pages stay, and [`FileIo::why_not_evicted`] says so.
+    pub fn evict(&self, range: PageRange) -> io::Result<()> {
+        self.allow_refusal("posix_fadvise", self.ops.evict(range.start, range.len))
+    }
+
+    /// Writes dirty pages back, so that they can be evicted. If the kernel refuses that, they stay.
+    pub fn write_back(&self, range: PageRange) -> io::Result<()> {
+        self.allow_refusal("sync_file_range", self.ops.write_back(range.start, range.len))
+    }
+
+    /// Takes the result of an optional system call.
+    fn allow_refusal(&self, call: &str, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Err(e) if sys::is_unavailable(&e) => {
+                self.why_not_evicted.get_or_init(|| format!("the kernel refuses {call}"));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Why pages of the file may stay in the page cache. None if all could be evicted.
+    pub fn why_not_evicted(&self) -> Option<String> {
+        self.why_not_evicted.get().cloned()
     }
 
     /// Records, at the first call, whether the page cache holds no page of the file.
@@ -166,7 +196,7 @@ impl FileIo {
         }
         let next = match mode {
             IoMode::Direct | IoMode::MaybeBuffered if is_refusal(error) => IoMode::DontCache,
-            IoMode::DontCache if is_refusal(error) => IoMode::DropBehind,
+            IoMode::DontCache if is_refusal(error) || sys::is_unavailable(error) => IoMode::DropBehind,
             _ => return Ok(false),
         };
         self.disable_read_ahead()?;

@@ -114,6 +114,11 @@ impl DirectReader {
         (self.io.traffic(), self.io.why_not_direct())
     }
 
+    /// Why pages that the reads brought into the page cache may stay there. None if the kernel evicted them.
+    pub(crate) fn why_not_evicted(&self) -> Option<String> {
+        self.io.why_not_evicted()
+    }
+
     /// Call this after the last read. It evicts the pages that the reads have left in the page cache, if there are any.
     pub fn finish(&self) -> io::Result<()> {
         self.io.finish_reading()

@@ -233,7 +233,8 @@ impl Counters {
     }
 
     fn line(&self) -> String {
-        let copied = last_line(self.bytes.load(Ordering::Relaxed), self.started.elapsed());
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let copied = last_line(bytes, bytes, self.started.elapsed());
         let total = self.total().map(|total| format!(", of {}", size(total))).unwrap_or_default();
         let phase = match self.phase() {
             Phase::Copying => String::new(),

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use crate::check::cache_watch::{PageCounts, SAMPLE_INTERVAL};
 use crate::check::{checksum_list, digest};
-use crate::copy::Report;
+use crate::copy::{CommandEnd, Report};
 use crate::direct::Traffic;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use humansize::{BINARY, DECIMAL, FormatSizeOptions, format_size};
 
-/// The summary of a copy: `2147483648 bytes (2.1 GB, 2.0 GiB) copied, 1.87 s, 1.1 GB/s`.
-pub fn last_line(bytes: u64, elapsed: Duration) -> String {
+/// The summary of a copy: `2147483648 bytes (2.1 GB, 2.0 GiB) copied, 1.87 s, 1.1 GB/s`. The rate counts only the bytes
+/// that were `moved`, not those that were cloned.
+pub fn last_line(bytes: u64, moved: u64, elapsed: Duration) -> String {
     let unit = if bytes == 1 { "byte" } else { "bytes" };
     let sizes = match bytes {
         0..1000 => String::new(),
@@ -20,7 +21,7 @@ pub fn last_line(bytes: u64, elapsed: Duration) -> String {
         _ => format!(" ({}, {})", decimal(bytes), format_size(bytes, one_decimal(FormatSizeOptions::from(BINARY)))),
     };
     let seconds = elapsed.as_secs_f64();
-    let rate = if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 };
+    let rate = if seconds > 0.0 { moved as f64 / seconds } else { 0.0 };
     format!("{bytes} {unit}{sizes} copied, {}, {}/s", duration(seconds), decimal(rate as u64))
 }
 
@@ -43,9 +44,11 @@ pub fn json(report: &Report, job: &Job) -> String {
     let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
     serde_json::json!({
         "source": source,
+        "command": report.source.command.map(command),
         "destination": report.destination.path.display().to_string(),
         "bytes": report.bytes,
         "resumed": report.resumed,
+        "cloned": report.cloned,
         "holes": report.holes,
         "read": traffic(&report.source.traffic),
         "written": traffic(&report.destination.written.traffic),
@@ -70,6 +73,14 @@ pub fn json(report: &Report, job: &Job) -> String {
         "notes": report.notes,
     })
     .to_string()
+}
+
+fn command(end: CommandEnd) -> serde_json::Value {
+    let status = match end {
+        CommandEnd::Succeeded => Some(0),
+        CommandEnd::EndedByCount => None,
+    };
+    serde_json::json!({ "status": status })
 }
 
 fn page_counts(counts: PageCounts) -> serde_json::Value {
@@ -152,10 +163,11 @@ mod tests {
 
     #[test]
     fn the_last_line_gives_exact_bytes_and_readable_sizes() {
-        let line = last_line(2_147_483_648, Duration::from_millis(1870));
+        let line = last_line(2_147_483_648, 2_147_483_648, Duration::from_millis(1870));
         assert_eq!(line, "2147483648 bytes (2.1 GB, 2.0 GiB) copied, 1.87 s, 1.1 GB/s");
-        assert_eq!(last_line(1, Duration::from_millis(500)), "1 byte copied, 0.500 s, 2 B/s");
-        assert_eq!(last_line(1000, Duration::from_secs(100)), "1000 bytes (1.0 kB) copied, 100 s, 10 B/s");
-        assert_eq!(last_line(0, Duration::ZERO), "0 bytes copied, 0.0000 s, 0 B/s");
+        assert_eq!(last_line(1, 1, Duration::from_millis(500)), "1 byte copied, 0.500 s, 2 B/s");
+        assert_eq!(last_line(1000, 1000, Duration::from_secs(100)), "1000 bytes (1.0 kB) copied, 100 s, 10 B/s");
+        assert_eq!(last_line(1000, 0, Duration::from_secs(1)), "1000 bytes (1.0 kB) copied, 1.00 s, 0 B/s");
+        assert_eq!(last_line(0, 0, Duration::ZERO), "0 bytes copied, 0.0000 s, 0 B/s");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::block::Layout;
 use crate::error::Result;
+use crate::source_info::CopiedRange;
 use crate::sys;
 
 /// The part of a file that is copied, with its holes.
@@ -33,6 +34,11 @@ impl Extents {
     /// `len` bytes of `file` from offset `start` on.
     pub fn new(file: File, start: u64, len: u64, detect_holes: bool) -> Self {
         Self { file: Arc::new(file), start, len, detect_holes }
+    }
+
+    /// The range that is copied.
+    pub fn range(&self) -> CopiedRange<'_> {
+        CopiedRange { file: &self.file, start: self.start, len: self.len }
     }
 
     /// Treats holes as data from now on.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,10 @@ struct FileSource {
     metadata: Metadata,
     extents: Extents,
     layout: Layout,
+    /// The range of the copy that the destination shares already.
+    cloned: Range<u64>,
+    /// Read it all the same.
+    read_cloned: bool,
     cursor: Mutex<Cursor>,
     pace: Arc<Pace>,
 }
@@ -97,6 +102,8 @@ pub fn open<'a>(
         metadata: metadata.clone(),
         extents: extents.clone(),
         layout: Layout::default(),
+        cloned: 0..0,
+        read_cloned: false,
         cursor: Mutex::default(),
         pace: pace.clone(),
     };
@@ -171,6 +178,9 @@ impl FileSource {
     /// Claims the next range; None at the end.
     fn claim(&self) -> Option<Claim> {
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.cloned.contains(&cursor.offset) && !self.read_cloned {
+            cursor.offset = self.cloned.end;
+        }
         let offset = cursor.offset;
         if offset >= self.range.len {
             return None;
@@ -180,7 +190,9 @@ impl FileSource {
             let extent = self.extents.at(&self.layout, offset);
             (cursor.data_end, hole) = (extent.end, extent.hole);
         }
-        let extent_len = cursor.data_end - offset;
+        // A block is cloned as a whole or not at all.
+        let border = [self.cloned.start, self.cloned.end].into_iter().find(|border| *border > offset);
+        let extent_len = cursor.data_end.min(border.unwrap_or(u64::MAX)) - offset;
         let len = if hole {
             let limit = self.layout.round_down(offset.saturating_add(MAX_HOLE)).max(offset + 1);
             extent_len.min(limit - offset)
@@ -207,6 +219,9 @@ impl FileSource {
         if self.range.len > 0 && current_len < self.range.end() {
             return Err(self.shrank(current_len));
         }
+        if self.cloned == (0..self.range.len) {
+            return Ok(None); // a clone is a snapshot
+        }
         if current_len > self.range.file_len {
             let grown = size(current_len - self.range.file_len);
             let consequence = "the copy has its length at the start";
@@ -220,13 +235,15 @@ impl FileSource {
 }
 
 impl Source for FileSource {
-    fn begin(&mut self, plan: ReadPlan) {
+    fn begin(&mut self, plan: ReadPlan) -> Result<()> {
         let cursor = self.cursor.get_mut().unwrap_or_else(PoisonError::into_inner);
         (cursor.offset, cursor.number) = (plan.start, plan.first_block);
         self.layout = plan.layout;
         if plan.fill_holes {
             self.extents.ignore_holes();
         }
+        (self.cloned, self.read_cloned) = (plan.cloned, plan.read_cloned);
+        Ok(())
     }
 
     fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
@@ -235,7 +252,7 @@ impl Source for FileSource {
         }
         let Some(Claim { number, offset, len, hole }) = self.claim() else { return Ok(false) };
         (block.number, block.offset, block.len, block.hole) = (number, offset, len, hole);
-        block.lead = self.layout.placement(offset).lead;
+        (block.lead, block.cloned) = (self.layout.placement(offset).lead, self.cloned.contains(&offset));
         if hole {
             return Ok(true);
         }
@@ -261,6 +278,7 @@ impl Source for FileSource {
         let note = self.note_changes()?;
         let (traffic, why_not_direct) = self.reader.traffic();
         let traffic = Traffic { resident: self.cached_reader.bytes(), ..traffic };
-        Ok(ReadReport { traffic, why_not_direct, note })
+        let why_not_evicted = self.reader.why_not_evicted();
+        Ok(ReadReport { traffic, why_not_direct, why_not_evicted, note, command: None })
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{ReadPlan, ReadReport, Source};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::pace::{Direction, Pace};
 use crate::sequencer::Sequencer;
-use crate::sys;
+use crate::sys::{self, ChildGroup};
 
 /// How long a worker waits for bytes before it checks whether the copy was cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -40,14 +40,21 @@ pub struct StreamSource {
     layout: Layout,
     state: Mutex<State>,
     pace: Arc<Pace>,
+    /// The command that writes the stream, if dio-cp started it.
+    producer: Option<Arc<ChildGroup>>,
 }
 
 #[derive(Default)]
 struct State {
     next_number: u64,
     offset: u64,
+    /// Bytes read, including the skipped ones.
+    bytes_read: u64,
     skipped: bool,
+    /// Nothing more is to be read: the stream has ended, or --count is reached.
     ended: bool,
+    /// A read found the end of the stream.
+    reached_end: bool,
 }
 
 impl StreamSource {
@@ -67,7 +74,37 @@ impl StreamSource {
             layout: Layout::default(),
             state: Mutex::default(),
             pace,
+            producer: None,
         }
+    }
+
+    /// Watches the command that writes the stream while a read waits for it.
+    pub fn set_producer(&mut self, producer: Arc<ChildGroup>) {
+        self.producer = Some(producer);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if a read found the end of the stream.
+    pub fn reached_end(&self) -> bool {
+        self.state().reached_end
+    }
+
+    /// Bytes read so far, including the skipped ones.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
+    }
+
+    /// True if more bytes follow the last one that was read. Waits until that is known.
+    pub fn has_more(&self) -> Result<bool> {
+        let mut state = self.state();
+        if state.reached_end {
+            return Ok(false);
+        }
+        let fail = |e| Error::io("reading", &self.name, e);
+        Ok(self.fill(&mut state, &mut [0], &Sequencer::default()).map_err(fail)? > 0)
     }
 
     /// Bytes the copy will have, if --size says so.
@@ -79,7 +116,9 @@ impl StreamSource {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.dontcache.load(Ordering::Relaxed) {
             match sys::read_dontcache(&self.file, buffer, None) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                Err(e)
+                    if sys::is_unavailable(&e) || matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) =>
+                {
                     self.dontcache.store(false, Ordering::Relaxed);
                 }
                 other => return other,
@@ -89,15 +128,22 @@ impl StreamSource {
     }
 
     /// Reads until `buffer` is full; fewer bytes if the stream ends or the copy is cancelled.
-    fn fill(&self, buffer: &mut [u8], sequencer: &Sequencer) -> io::Result<usize> {
+    fn fill(&self, state: &mut State, buffer: &mut [u8], sequencer: &Sequencer) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && !sequencer.is_cancelled() {
             if !sys::wait_ready(self.file.as_fd(), false, POLL_INTERVAL)? {
+                self.producer.iter().for_each(|producer| producer.lend_terminal_if_needed());
                 continue;
             }
             match self.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
+                Ok(0) => {
+                    state.reached_end = true;
+                    break;
+                }
+                Ok(n) => {
+                    filled += n;
+                    state.bytes_read += n as u64;
+                }
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 Err(e) => return Err(e),
             }
@@ -106,11 +152,12 @@ impl StreamSource {
     }
 
     /// Reads and discards the bytes that --skip asks for.
-    fn discard_skipped(&self, scratch: &mut [u8], sequencer: &Sequencer) -> Result<()> {
+    fn discard_skipped(&self, state: &mut State, scratch: &mut [u8], sequencer: &Sequencer) -> Result<()> {
         let mut remaining = self.skip;
         while remaining > 0 && !sequencer.is_cancelled() {
             let part = scratch.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
-            let read = self.fill(&mut scratch[..part], sequencer).map_err(|e| Error::io("reading", &self.name, e))?;
+            let read = self.fill(state, &mut scratch[..part], sequencer);
+            let read = read.map_err(|e| Error::io("reading", &self.name, e))?;
             if read == 0 {
                 let why = format!("it ended {remaining} bytes before the offset of --skip {}", self.skip);
                 return Err(Error::failed("reading", &self.name, why));
@@ -136,17 +183,18 @@ impl StreamSource {
 }
 
 impl Source for StreamSource {
-    fn begin(&mut self, plan: ReadPlan) {
+    fn begin(&mut self, plan: ReadPlan) -> Result<()> {
         self.layout = plan.layout;
+        Ok(())
     }
 
     fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if state.ended || sequencer.is_cancelled() {
             return Ok(false);
         }
         if !state.skipped {
-            self.discard_skipped(&mut block.buffer, sequencer)?;
+            self.discard_skipped(&mut state, &mut block.buffer, sequencer)?;
             state.skipped = true;
         }
         let fail = |e| Error::io("reading", &self.name, e);
@@ -161,7 +209,7 @@ impl Source for StreamSource {
             self.pace.rate.wait(Direction::Read, wanted);
         }
         let buffer = &mut block.buffer[placement.lead..placement.lead + wanted];
-        let read = self.fill(buffer, sequencer).map_err(|e| fail(e).at(self.skip + state.offset))?;
+        let read = self.fill(&mut state, buffer, sequencer).map_err(|e| fail(e).at(self.skip + state.offset))?;
         self.pace.rate.arrived(Direction::Read, read);
         if sequencer.is_cancelled() {
             return Ok(false);
@@ -179,7 +227,7 @@ impl Source for StreamSource {
         if !self.stored {
             return Ok(ReadReport::default());
         }
-        let bytes = self.state.lock().unwrap_or_else(PoisonError::into_inner).offset;
+        let bytes = self.state().offset;
         let mut traffic = Traffic::default();
         if self.dontcache.load(Ordering::Relaxed) {
             traffic.uncached = bytes;
@@ -187,6 +235,6 @@ impl Source for StreamSource {
             traffic.cached = bytes;
         }
         let why_not_direct = Some("another process opened it, and it cannot be reopened".to_string());
-        Ok(ReadReport { traffic, why_not_direct, note: None })
+        Ok(ReadReport { traffic, why_not_direct, ..ReadReport::default() })
     }
 }

@@ -137,7 +137,7 @@ fn parse(url: &str, name: &Path) -> Result<Url> {
 }
 
 impl Source for UrlSource<'_> {
-    fn begin(&mut self, plan: ReadPlan) {
+    fn begin(&mut self, plan: ReadPlan) -> Result<()> {
         self.layout = plan.layout;
         (self.first_offset, self.first_block) = (plan.start, plan.first_block);
         let mut first = self.first_connection.take().unwrap_or_else(|| Connection::new(0, self.restarts));
@@ -152,6 +152,7 @@ impl Source for UrlSource<'_> {
         let more = (1..self.connections).map(|_| Connection::new(first.end, self.restarts)).collect();
         let len = if self.connections == 1 { first.end } else { self.len.unwrap_or(0) };
         self.pool = ConnectionPool::new(first, more, len, plan.in_order);
+        Ok(())
     }
 
     fn next(&self, block: &mut Block, sequencer: &Sequencer) -> Result<bool> {

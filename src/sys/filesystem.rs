@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 
-use super::{check, retry};
+use super::{check, is_unavailable, retry};
 
 const FS_IOC_GETFLAGS: libc::Ioctl = 0x8008_6601u32 as libc::Ioctl; // _IOR('f', 1, long)
 const BLKSSZGET: libc::Ioctl = 0x1268; // _IO(0x12, 104)
@@ -53,7 +53,7 @@ pub fn dio_alignment(file: &File) -> io::Result<Option<(u32, u32)>> {
     // the call.
     let result = unsafe { libc::statx(fd, empty_path, libc::AT_EMPTY_PATH, mask, &mut attributes) };
     match check(result) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(None),
+        Err(e) if is_unavailable(&e) => Ok(None),
         Err(e) => Err(e),
         Ok(_) if attributes.stx_mask & libc::STATX_DIOALIGN == 0 => Ok(None),
         Ok(_) => Ok(Some((attributes.stx_dio_mem_align, attributes.stx_dio_offset_align))),

@@ -3,13 +3,13 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{check, retry};
+use super::{check, is_unavailable, retry};
 
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
@@ -23,6 +23,13 @@ pub fn link(file: &File, name: &Path) -> io::Result<()> {
         libc::linkat(libc::AT_FDCWD, source.as_ptr(), libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
     })?;
     Ok(())
+}
+
+/// True if linkat(2) is available. Asks without naming anything: the kernel refuses the empty path with ENOENT.
+pub fn can_link_unnamed() -> bool {
+    // SAFETY: both strings end in NUL and outlive the call.
+    let result = check(unsafe { libc::linkat(-1, c"".as_ptr(), -1, c"".as_ptr(), 0) });
+    result.err().is_none_or(|e| !is_unavailable(&e))
 }
 
 /// Gives an open file the name `name`, and replaces the file that has the name. linkat(2) cannot replace a file, so
@@ -47,6 +54,8 @@ pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
         }
         0
     };
+    // The child has the write end until it exits, so that its end is known even if waitpid fails.
+    let Ok((mut exited, exiting)) = io::pipe() else { return as_result(link_and_rename()) };
     // SAFETY: the child exits with _exit, which runs no exit handlers of this process.
     let errno = match unsafe { libc::fork() } {
         0 => unsafe {
@@ -56,23 +65,31 @@ pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
         },
         -1 => link_and_rename(), // cannot fork: do it in this process
         child => {
+            drop(exiting);
             let mut status = 0;
             // SAFETY: `status` outlives the call.
             match retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) })) {
                 Ok(_) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
-                // The child was killed, or the kernel discarded its status because SIGCHLD is ignored. Check whether
-                // the file has its name, and start over if it does not.
-                _ => match (file.metadata(), std::fs::metadata(name)) {
-                    (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()) => 0,
-                    _ => {
-                        // SAFETY: the string ends in NUL and outlives the call. The file may not exist.
-                        unsafe { libc::unlink(c_temporary) };
-                        link_and_rename()
+                // The child was killed, or its status is not available, for example because SIGCHLD is ignored. When it
+                // has exited, check whether the file has its name, and start over if it does not.
+                _ => {
+                    exited.read_to_end(&mut Vec::new())?;
+                    match (file.metadata(), std::fs::metadata(name)) {
+                        (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()) => 0,
+                        _ => {
+                            // SAFETY: the string ends in NUL and outlives the call. The file may not exist.
+                            unsafe { libc::unlink(c_temporary) };
+                            link_and_rename()
+                        }
                     }
-                },
+                }
             }
         }
     };
+    as_result(errno)
+}
+
+fn as_result(errno: libc::c_int) -> io::Result<()> {
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 
@@ -84,9 +101,10 @@ pub fn fd_path(file: &impl AsRawFd) -> PathBuf {
 /// Renames a file. Fails with EEXIST if the new name exists (renameat2(2), `RENAME_NOREPLACE`).
 pub fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
     let (old, new) = (c_path(old)?, c_path(new)?);
+    let (directory, flags) = (libc::AT_FDCWD, libc::RENAME_NOREPLACE);
+    // The system call itself: musl has no wrapper for it.
     // SAFETY: both strings end in NUL and outlive the call.
-    check(unsafe {
-        libc::renameat2(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), libc::RENAME_NOREPLACE)
-    })?;
+    let result = unsafe { libc::syscall(libc::SYS_renameat2, directory, old.as_ptr(), directory, new.as_ptr(), flags) };
+    check(libc::c_int::try_from(result).unwrap_or(-1))?;
     Ok(())
 }

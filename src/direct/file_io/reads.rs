@@ -61,7 +61,7 @@ impl FileIo {
         if may_cache && mode_used != IoMode::Direct {
             self.cache_unknown.fetch_or(cached_before.is_none(), Ordering::Relaxed);
             for part in to_evict {
-                self.ops.evict(part.start, part.len)?;
+                self.evict(part)?;
             }
         }
         self.count(mode_used, read.saturating_sub(wanted.skip).min(wanted.len) as u64);
@@ -84,7 +84,7 @@ impl FileIo {
     /// leave them. If no page was cached before the first read, this evicts all pages of the file.
     pub fn finish_reading(&self) -> io::Result<()> {
         if self.cache_was_empty.get() == Some(&true) && self.uncached_bytes.load(Ordering::Relaxed) > 0 {
-            self.ops.evict(0, 0)?;
+            self.evict(PageRange::WHOLE_FILE)?;
         }
         Ok(())
     }

@@ -64,6 +64,6 @@ impl FileIo {
     fn write_back_and_evict(&self, start: u64, len: u64) -> io::Result<()> {
         // Not every filesystem can write back a range. All of them support fsync.
         self.ops.write_back(start, len).or_else(|_| self.ops.sync())?;
-        self.ops.evict(start, len)
+        self.evict(PageRange { start, len })
     }
 }

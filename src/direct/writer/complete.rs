@@ -18,6 +18,8 @@ pub struct WriteReport {
     /// (before Linux 6.5), if the pages are there on purpose, or if the file existed before, because other processes
     /// may have had pages of it cached.
     pub cached_pages: Option<u64>,
+    /// Why pages of the file may stay in the page cache. None if the kernel evicted all that the writer brought in.
+    pub why_not_evicted: Option<String>,
 }
 
 /// A file that has all its bytes and its exact length, but is not on the medium yet. Its attributes can be set now: no
@@ -46,7 +48,10 @@ impl DirectWriter {
         let mut to_evict = self.put_partial_blocks()?;
         let ops = self.io.ops();
         if self.owned {
-            ops.set_len(end)?;
+            // Even to the same length, XFS and ext4 zero the rest of the last page in the cache (ftruncate).
+            if ops.len()? != end {
+                ops.set_len(end)?;
+            }
             to_evict.push(PageRange::WHOLE_FILE);
         } else if end > self.existing_len {
             if ops.len()? < end {
@@ -68,15 +73,16 @@ impl CompleteFile {
         }
         let mut cached_pages = None;
         if !io.stays_cached() {
-            for PageRange { start, len } in self.to_evict {
+            for range in self.to_evict {
                 // ext4 and XFS zero the rest of the last block in the page cache. Only clean pages can be evicted.
                 if !sync {
-                    ops.write_back(start, len)?;
+                    io.write_back(range)?;
                 }
-                ops.evict(start, len)?;
+                io.evict(range)?;
             }
             cached_pages = if *owned { ops.cached_pages(0, 0).ok() } else { None };
         }
-        Ok(WriteReport { traffic: io.traffic(), why: io.why_not_direct(), cached_pages })
+        let (why, why_not_evicted) = (io.why_not_direct(), io.why_not_evicted());
+        Ok(WriteReport { traffic: io.traffic(), why, cached_pages, why_not_evicted })
     }
 }
