@@ -16,7 +16,7 @@ fn invalid_arguments_are_usage_errors_and_change_no_file() {
     let (s, d) = (src.to_str().unwrap(), dst.to_str().unwrap());
     write(&dst, b"old");
     for (args, message) in [
-        (vec![], "Usage"),
+        (vec![], "SRC and DST are missing"),
         (vec![s], "DST is missing"),
         (vec![s, d, d], "unexpected"),
         (vec![s, d, "--no-such"], "unexpected"),

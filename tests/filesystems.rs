@@ -11,13 +11,24 @@ use std::process::Command;
 
 use common::*;
 
-/// Makes copies in `dir` that must be exact on any filesystem. Returns the standard error of some of them.
+/// Makes copies in `dir` that must be exact on any filesystem, clones included. Returns the standard error of some of them
+/// that move the bytes.
 fn copies_are_exact(dir: &Path, supports_holes: bool) -> Vec<String> {
+    copies_with_reflink_are_exact("auto", dir, supports_holes);
+    copies_with_reflink_are_exact("never", dir, supports_holes)
+}
+
+fn copies_with_reflink_are_exact(reflink: &str, dir: &Path, supports_holes: bool) -> Vec<String> {
+    let reflink = ["--reflink", reflink];
+    let copies = |args: &[&str], src: &Path, dst: &Path| {
+        let paths = [src.as_os_str(), dst.as_os_str()];
+        copies(reflink.iter().chain(args).map(|arg| arg.as_ref()).chain(paths))
+    };
     let (src, dst) = (dir.join("src"), dir.join("dst"));
     let mut outputs = Vec::new();
     for len in [0, 1, 511, 512, 4095, 4097, 1 << 20, (9 << 20) + 513] {
         write(&src, &content(len));
-        outputs.push(copies(["-v".as_ref(), src.as_os_str(), dst.as_os_str()]));
+        outputs.push(copies(&["-v"], &src, &dst));
         same(&dst, &content(len));
         let mut command = dio_cp();
         command.arg("-").arg(&dst);
@@ -25,14 +36,14 @@ fn copies_are_exact(dir: &Path, supports_holes: bool) -> Vec<String> {
         same(&dst, &content(len));
     }
     let len = (9 << 20) + 513;
-    copies(["--skip", "1000", "--count", "5000001", src.to_str().unwrap(), dst.to_str().unwrap()]);
+    copies(&["--skip", "1000", "--count", "5000001"], &src, &dst);
     same(&dst, &content(len)[1000..5_001_001]);
-    copies(["--seek", "777", "--count", "3M", src.to_str().unwrap(), dst.to_str().unwrap()]);
+    copies(&["--seek", "777", "--count", "3M"], &src, &dst);
     let mut expected = content(len)[1000..5_001_001].to_vec();
     expected[777..777 + (3 << 20)].copy_from_slice(&content(len)[..3 << 20]);
     same(&dst, &expected);
     sparse(&src, 30 << 20, &[(0, 10), (7 << 20, 50_000), ((30 << 20) - 1, 1)]);
-    copies([&src, &dst]);
+    copies(&[], &src, &dst);
     same(&dst, &fs::read(&src).unwrap());
     assert!(!supports_holes || allocated(&dst) < 4 << 20, "{} in {}", allocated(&dst), dir.display());
     fs::remove_file(&src).unwrap();

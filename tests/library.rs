@@ -8,11 +8,11 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use common::*;
-use dio_cp::{AlignedBuffer, Cleanup, DirectPolicy, DirectWriter, Job, Report, Silent, Traffic};
+use dio_cp::{AlignedBuffer, Cleanup, DirectPolicy, DirectWriter, Job, Reflink, Report, Silent, Traffic};
 
 #[track_caller]
 fn report(src: &Path, dst: &Path, direct: DirectPolicy) -> Report {
-    let job = Job { direct, block_size: 1 << 20, ..Job::new(src, dst) };
+    let job = Job { direct, reflink: Reflink::Never, block_size: 1 << 20, ..Job::new(src, dst) };
     dio_cp::copy(&job, &Silent, &Cleanup::default()).unwrap()
 }
 

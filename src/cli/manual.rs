@@ -16,7 +16,7 @@ pub struct Section {
 
 /// What the program is, for the top of `--help`.
 pub const ABOUT: &str = "\
-Copies a file, block device, pipe or URL with O_DIRECT. A copy of any size leaves the page cache as it found it, fits in \
+Copies a file, block device, pipe, URL or the output of a command with O_DIRECT. A copy of any size leaves the page cache as it found it, fits in \
 a 32 MiB container, ends only when the data are on the medium, and never leaves a half-written file under the final \
 name.";
 
@@ -26,18 +26,19 @@ K, M, G and T (or KiB, MiB …) are powers of 1024; kB, MB, GB and TB are powers
 Fractions are allowed (1.5G).";
 
 /// Exit statuses and their meanings.
-pub const EXIT_STATUS: [(&str, &str); 7] = [
+pub const EXIT_STATUS: [(&str, &str); 8] = [
     ("0", "Success: the data, the name and the length are on the medium."),
     ("1", "The copy failed: an I/O error, no space, SRC changed, or the copy was refused (same file, device in use)."),
     ("2", "Usage error: wrong arguments."),
     ("3", "The content is not what --size, --checksum, --checksum-file or --verify requires."),
     ("4", "Direct I/O was refused, under --direct always."),
     ("5", "The copy is complete, but left pages in the page cache, or this is not known (--check-cache)."),
+    ("6", "The command of --from-command failed or could not be started: nothing was published."),
     ("128+N", "Ended by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
 ];
 
 /// Commands to paste, and what they do.
-pub const EXAMPLES: [(&str, &str); 14] = [
+pub const EXAMPLES: [(&str, &str); 17] = [
     ("dio-cp src dst", "Copy a file."),
     ("dio-cp vm.img /backup/", "Copy a file into a directory. Holes stay holes."),
     ("dio-cp https://example.org/os.iso .", "Download a file. Lost connections are resumed."),
@@ -45,8 +46,11 @@ pub const EXAMPLES: [(&str, &str); 14] = [
         "dio-cp --resume --connections 4 https://example.org/os.iso .",
         "Download in parallel; repeat after Ctrl-C to resume.",
     ),
-    ("pg_dump db | dio-cp - db.dump", "Write the output of a command."),
-    ("curl -fL https://example.org/os.iso | dio-cp - os.iso", "Write a download of another tool."),
+    ("dio-cp --from-command db.dump -- pg_dump db", "Write the output of a command, if the command succeeds."),
+    ("dio-cp --from-command os.iso -- curl -fL https://example.org/os.iso", "Write a download of another tool."),
+    ("sudo dio-cp --from-command /dev/sdX -- xz -dc image.xz", "Write a compressed image to a device."),
+    ("pg_dump db | dio-cp - db.dump", "Write what a pipe delivers. If pg_dump fails, dio-cp cannot know."),
+    ("dio-cp --reflink always vm.img snapshot.img", "Clone a file, or fail."),
     ("dio-cp backup.tar - | tar x", "Read a file without filling the page cache."),
     ("sudo dio-cp image.raw /dev/sdX", "Write an image to a device, after confirmation."),
     ("dio-cp --check-cache --verify src dst", "Copy, then check the medium and the page cache."),
@@ -66,6 +70,8 @@ pub const AFTER_OPTIONS: &[&Section] = &[
     &Section { title: "EXIT STATUS", text: &[], terms: &EXIT_STATUS },
     &topics::PAGE_CACHE,
     &topics::ATOMICITY,
+    &topics::COMMANDS,
+    &topics::CLONES,
     &topics::SHARING_THE_DISK,
     &topics::URLS,
     &topics::RESUMING,

@@ -43,6 +43,15 @@ pub const LIMITS: Section = Section {
              requests than they save.",
         ),
         (
+            "--from-command",
+            "If dio-cp itself is killed with SIGKILL, the command gets SIGTERM, but not the processes that it started.",
+        ),
+        (
+            "Sandboxes",
+            "Where a seccomp filter refuses posix_fadvise(2), pages may stay in the page cache, and this is reported. Where it \
+             refuses linkat(2), a new file has a hidden name during the copy, and -n needs renameat2(2).",
+        ),
+        (
             "--idle",
             "Only users of this machine's disks are seen, not those of shared storage. Somebody who uses the disk a few times \
              a second is noticed late. Reserving space and the final fsync(2) are not paused. Data that go through the page \

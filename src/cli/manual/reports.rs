@@ -19,8 +19,13 @@ pub const JSON_REPORT: Section = Section {
     text: &["With --json, one JSON object on standard output:"],
     terms: &[
         ("source, destination", "The two ends. Symbolic links and directories in the destination are resolved."),
+        (
+            "command",
+            "With --from-command: status, the command's exit status (0), or null if --count ended it. Otherwise null.",
+        ),
         ("bytes", "Bytes at the destination."),
         ("resumed", "Of these, bytes that an earlier copy had left."),
+        ("cloned", "Of these, bytes that share their blocks with the source. They count as neither read nor written."),
         ("holes", "Bytes of this copy that were holes in the source."),
         (
             "read, written",

@@ -6,11 +6,12 @@ pub const DESCRIPTION: Section = Section {
     title: "DESCRIPTION",
     text: &[
         super::ABOUT,
-        "SRC is a file, a block device, a FIFO or character device, an http(s) URL, or - for standard input. DST is a file, an \
+        "SRC is a file, a block device, a FIFO or character device, an http(s) URL, or - for standard input. With \
+         --from-command it is what a command prints. DST is a file, an \
          existing directory (the copy gets the file name of SRC), a block device, a FIFO or character device, or - for \
          standard output.",
         "The last line on standard error has the format of dd's. Whatever did not go direct is reported in a line before \
-         it.",
+         it, and so is what was cloned.",
     ],
     terms: &[],
 };
@@ -41,6 +42,40 @@ pub const ATOMICITY: Section = Section {
          have the old file open continue to read it.",
         "--in-place, --seek, block devices and streams overwrite DST directly. These copies are durable, but not atomic.",
         "Exit status 0 means that data, name, length and attributes are on the medium, unless --no-sync was given.",
+    ],
+    terms: &[],
+};
+
+pub const COMMANDS: Section = Section {
+    title: "COMMANDS",
+    text: &[
+        "A program at the end of a pipe cannot know whether the program before it failed: (head -c 1M /dev/urandom; exit 1) | \
+         dio-cp - out publishes a truncated file with exit status 0. With --from-command, dio-cp runs the command itself, and \
+         its exit status is part of the result. If the command exits with another status than 0, is ended by a signal, or \
+         cannot be started, nothing is published, DST stays as it was, and the exit status is 6. To a device or a stream, \
+         the bytes have been written already; the exit status is 6 all the same.",
+        "The command starts when DST is open and can be written. It runs without a shell: for pipes and redirections, use -- \
+         sh -c 'COMMAND | COMMAND' (in bash, set -o pipefail inside). dio-cp waits for it even if it closes its output \
+         early. With --count, a command that prints more is ended, and its exit status does not matter.",
+        "The command has a process group of its own. If the copy fails or a signal ends it, the group gets SIGTERM or that \
+         signal, and SIGKILL a second later; processes that have left the group (setsid) are not reached. Ctrl-Z and fg \
+         stop and continue both. A command that reads from the terminal, such as for a password, gets it.",
+    ],
+    terms: &[],
+};
+
+pub const CLONES: Section = Section {
+    title: "CLONES",
+    text: &[
+        "On filesystems that share blocks between files (XFS, btrfs, bcachefs and others), a copy within one filesystem is a \
+         clone, as with cp(1): it takes milliseconds and no space, whatever its size. Later changes to one file do not \
+         affect the other. A clone is atomic and durable like any copy, and inserts nothing into the page cache; dirty \
+         pages of SRC are written back first. A line before the last one says how many bytes were cloned, and the rate in \
+         the last line counts only bytes that were moved.",
+        "With --skip, --count and --seek, whole blocks of the filesystem are cloned and the rest is copied, if the offsets \
+         in SRC and DST are equally aligned. --checksum and --verify read SRC all the same. --sparse or --direct with a \
+         value other than auto moves the bytes, and so does --reflink never: use it where DST must survive damage to SRC's \
+         blocks. On btrfs, a file with checksums cannot be cloned into one without (chattr +C), or the reverse.",
     ],
     terms: &[],
 };
@@ -114,7 +149,11 @@ pub const SIGNALS: Section = Section {
     title: "SIGNALS",
     text: &[],
     terms: &[
-        ("SIGINT, SIGTERM, SIGHUP", "Clean up, say what is under the name of DST, and end by the same signal."),
+        (
+            "SIGINT, SIGTERM, SIGHUP",
+            "Clean up, end the command of --from-command, say what is under the name of DST, and end by the same signal.",
+        ),
+        ("SIGTSTP, SIGCONT", "Stop and continue, together with the command of --from-command."),
         ("SIGUSR1", "Print a progress line on standard error and continue."),
         ("SIGPIPE", "Standard output has no reader any more: end silently by the same signal."),
     ],
