@@ -9,24 +9,29 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::sys::{self, FileMapping};
 
-/// The most bytes to map at once: mapped pages count as memory of the process.
-const MAX_MAPPING: usize = 256 << 10;
+/// The most bytes to map at once: mapped pages count as memory of the process. Smaller mappings need less memory, but cost
+/// more time, because each one that is removed interrupts the other processors (TLB flush).
+const MAX_MAPPING: usize = 2 << 20;
 
 /// Reads cached ranges of a file whose other ranges are read with direct I/O. Several threads may read at once.
 pub(crate) struct CachedReader {
     file: File,
     /// Reading cached ranges is not enabled, or the kernel does not report what is cached, or refuses to copy it.
     disabled: AtomicBool,
+    /// Held while a block is copied. One thread copies faster than a disk writes, and blocks that are ready one after
+    /// another keep the disk busier than blocks that are ready at the same time (benches/RESULTS.md, hot source).
+    copying: Mutex<()>,
     bytes: AtomicU64,
 }
 
 impl CachedReader {
     /// If not `enabled`, [`CachedReader::read`] always returns false.
     pub fn new(file: File, enabled: bool) -> Self {
-        Self { file, disabled: AtomicBool::new(!enabled), bytes: AtomicU64::new(0) }
+        Self { file, disabled: AtomicBool::new(!enabled), copying: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
     /// The number of bytes read so far.
@@ -63,6 +68,7 @@ impl CachedReader {
         if !self.is_cached(offset, buffer.len())? {
             return Ok(false);
         }
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = 0;
         while done < buffer.len() {
             let part_offset = offset + done as u64;
