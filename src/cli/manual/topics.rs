@@ -89,7 +89,7 @@ pub const SHARING_THE_DISK: Section = Section {
          --verify reads back at the same rate.",
         "--idle: the copy runs at full speed, in the idle I/O class, while nobody else uses the disk. Ten times a second it \
          pauses for 2 ms to see whether the disk is busy all the same. If so, it yields: it makes transfers of 96 KiB, one at a \
-         time with a pause after each, until nobody else has used the disk for a quarter of a second (up to 8 s, if that \
+         time with a pause after each, at 250 MB/s at most, until nobody else has used the disk for a quarter of a second (up to 8 s, if that \
          was too short before). It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
          kernel does not say which ones these are (btrfs, overlay, network filesystems). No particular I/O scheduler is \
          needed. -v reports what it sees.",
