@@ -62,6 +62,8 @@ enum State {
         /// A write has begun.
         touched: bool,
     },
+    /// Many files are copied. Returns a message about what was done.
+    CopyingTree { end: Box<dyn Fn() -> String + Send> },
     /// The new content has the final name.
     Published { name: PathBuf },
     /// The copy ended early; nothing may be published any more.
@@ -118,6 +120,22 @@ impl Cleanup {
     pub fn end_command(&self, signal: libc::c_int) {
         let child = self.command().clone();
         child.iter().filter(|child| !child.is_reaped()).for_each(|child| child.end(signal, END_TIMEOUT));
+    }
+
+    /// Many files are going to be copied. `end` is called if that ends early: it removes what is unfinished, and returns a
+    /// message about what was done.
+    pub(crate) fn begin_tree(&self, end: Box<dyn Fn() -> String + Send>) {
+        *self.lock() = State::CopyingTree { end };
+    }
+
+    /// Allows another copy after one that failed. A signal still ends the program: see [`Cleanup::claim_exit`].
+    pub(crate) fn start_over(&self) {
+        *self.lock() = State::Untouched;
+    }
+
+    /// True if the copy was ended early.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(*self.lock(), State::Abandoned { .. })
     }
 
     /// The own bytes of `name` are going to be overwritten. `file` is None for a device.
@@ -195,6 +213,7 @@ impl Cleanup {
             State::Overwriting { name, file, reserved, touched } => {
                 Some(end_overwriting(name, file.as_ref().filter(|_| *reserved), *touched))
             }
+            State::CopyingTree { end } => Some(end()),
             State::Published { name } => {
                 Some(format!("{} is complete, but a power failure may still undo the copy", quoted(name)))
             }

@@ -35,6 +35,7 @@ const OUTPUT: &str = "Output";
                   --help explains these and lists rarely used options; dio-cp(1) is the manual.",
     after_long_help = manual::after_long_help(),
     override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       \
+                      dio-cp [OPTIONS] [-r | -a] <SRC>... <DIR>\n       \
                       dio-cp [OPTIONS] --from-command <DST> -- <COMMAND> [ARG]...\n       \
                       dio-cp --residency [--cgroups] <PATH>...",
     args_override_self = true
@@ -49,6 +50,41 @@ pub struct Cli {
     /// With --from-command: the command, after --
     #[arg(value_name = "COMMAND", last = true, value_hint = ValueHint::CommandWithArguments)]
     after_dashes: Vec<OsString>,
+
+    /// Copy directories with everything in them
+    ///
+    /// Symbolic links stay symbolic links, and FIFOs and device nodes are created anew, as with cp -r.
+    #[arg(short, long, help_heading = WHAT)]
+    pub recursive: bool,
+
+    /// Like -r -p, and keep hard links
+    #[arg(short, long, help_heading = WHAT)]
+    pub archive: bool,
+
+    /// Skip files whose copy has the same size and time
+    ///
+    /// The time is that of the last modification (rsync's quick check). Implies keeping modification times.
+    #[arg(short, long, help_heading = WHAT)]
+    pub update: bool,
+
+    /// Leave out names that match (gitignore's rules)
+    ///
+    /// May be given more than once; later patterns take precedence, and ! includes a name again.
+    #[arg(long, value_name = "GLOB", help_heading = WHAT)]
+    pub exclude: Vec<String>,
+
+    /// Do not enter other filesystems
+    #[arg(short = 'x', long, help_heading = WHAT)]
+    pub one_file_system: bool,
+
+    /// Copy every SRC into DIR
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "no_target_directory",
+        hide_short_help = true, help_heading = WHAT)]
+    pub target_directory: Option<PathBuf>,
+
+    /// Never copy SRC into the directory DST
+    #[arg(short = 'T', long, hide_short_help = true, help_heading = WHAT)]
+    pub no_target_directory: bool,
 
     /// Copy what a command prints
     ///
@@ -172,7 +208,8 @@ pub struct Cli {
     /// Counts the pages of files and directory trees that are in the page cache, as vmtouch(8) does. With -v, one line per
     /// file.
     #[arg(long, help_heading = PROOF, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count",
-        "seek", "in_place", "sparse", "reflink", "from_command", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file",
+        "seek", "in_place", "sparse", "reflink", "from_command",
+        "recursive", "archive", "update", "exclude", "one_file_system", "target_directory", "no_target_directory", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file",
         "verify", "check_cache", "resume", "header", "cacert", "connect_timeout", "timeout", "retry", "connections"])]
     pub residency: bool,
 

@@ -24,6 +24,7 @@ use crate::cleanup::Cleanup;
 use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::job::Job;
+pub(crate) use open::OpenFiles;
 use open::Opened;
 
 pub use report::{CommandEnd, DestinationReport, Report, SourceReport, Times};
@@ -48,6 +49,18 @@ pub fn copy(job: &Job, observer: &dyn Observer, cleanup: &Cleanup) -> Result<Rep
         attempt.restarts += 1;
         job.force = true; // the question about overwriting a device was answered at the first attempt
     }
+}
+
+/// Copies one open file to another, which is empty and has no name yet. Attributes and a name are the caller's business,
+/// and so is [`Cleanup`].
+pub(crate) fn copy_open_files(
+    files: OpenFiles<'_>,
+    job: &Job,
+    observer: &dyn Observer,
+    cleanup: &Cleanup,
+) -> Result<Report> {
+    let opened = Opened::files(files, job, observer, cleanup)?;
+    Ok(opened.plan()?.move_blocks()?.finish()?.report())
 }
 
 /// Which attempt at the copy this is.

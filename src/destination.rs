@@ -1,6 +1,6 @@
 //! Where the bytes go.
 
-mod attributes;
+pub mod attributes;
 mod device;
 mod file;
 mod partial;
@@ -115,6 +115,18 @@ pub fn open<'a>(
             }
         }
     }
+}
+
+/// Opens an empty file without a name, to which the caller gives attributes and a name afterwards. `name` is its name in
+/// messages.
+pub fn open_unnamed<'a>(
+    job: &'a Job,
+    name: &Path,
+    file: File,
+    pace: &Pace,
+    cleanup: &'a Cleanup,
+) -> Result<Opened<'a>> {
+    Ok(FileDestination::unnamed(job, name, file, cleanup)?.opened(pace))
 }
 
 fn existing<'a>(

@@ -1,5 +1,7 @@
 //! What a copy reports to its caller while it runs. The copy knows nothing of progress bars or terminals.
 
+use std::path::Path;
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -11,6 +13,14 @@ pub enum Event<'a> {
     Phase(Phase),
     /// A choice the copy made, and why; for verbose output.
     Detail(&'a str),
+    /// One more file was found, or is done, when trees are copied.
+    FileFound,
+    /// See [`Event::FileFound`].
+    FileDone,
+    /// The digest of a file of a tree, and the file's name in the destination.
+    Digest(&'a Path, &'a [u8]),
+    /// A file of a tree was not copied.
+    Failure(&'a str),
     /// Something the user should know at once, such as a lost connection that is retried.
     Notice(&'a str),
 }

@@ -54,10 +54,12 @@ mod source;
 mod source_info;
 #[doc(hidden)] // for main and the tests; not part of the library
 pub mod sys;
+mod tree;
 
 pub use cleanup::Cleanup;
 pub use copy::{CommandEnd, DestinationReport, Report, SourceReport, Times, copy};
 pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWriter, Refused, Traffic, WriteReport};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Confirmation, Event, Observer, Phase, Silent};
-pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse};
+pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse, TargetRule, TreeJob};
+pub use tree::{FailedFile, TreeReport, copy_tree};

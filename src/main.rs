@@ -13,11 +13,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use dio_cp::cli::{self, Cli, Progress};
+use dio_cp::options::{self, Plan};
 use dio_cp::output::{
     ProgressDisplay, ProgressMode, ResidencyOptions, Verbosity, cache_lines, digest_line, json, last_line,
-    print_residency, require_clean,
+    print_residency, require_clean, tree_json, tree_last_line,
 };
-use dio_cp::{Cleanup, Error, Job, Report, options, sys};
+use dio_cp::{Cleanup, Error, Job, Report, TreeJob, TreeReport, sys};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
 
@@ -37,27 +38,54 @@ fn main() -> ExitCode {
 
 fn copy(cli: &Cli, display: &Arc<ProgressDisplay>) -> anyhow::Result<()> {
     let cleanup = Arc::new(Cleanup::default());
-    let result = run_job(cli, display, &cleanup);
+    let plan = options::plan(cli, sys::umask())?;
+    let result = prepare(cli, &plan, display, &cleanup).and_then(|()| match &plan {
+        Plan::File(job) => Ok(Done::File(Box::new(dio_cp::copy(job, &**display, &cleanup)?))),
+        Plan::Tree(job) => Ok(Done::Tree(Box::new(dio_cp::copy_tree(job, &**display, &cleanup)?))),
+    });
     if !cleanup.claim_exit() {
         // A signal came first. The thread that watches for signals cleans up and ends the program.
         loop {
             std::thread::park();
         }
     }
-    let (job, report) = result?;
-    print_report(cli, display, &job, &report)
+    match (result?, &plan) {
+        (Done::File(report), Plan::File(job)) => print_report(cli, display, job, &report),
+        (Done::Tree(report), Plan::Tree(job)) => print_tree_report(cli, display, job, &report),
+        _ => Ok(()),
+    }
 }
 
-fn run_job(cli: &Cli, display: &Arc<ProgressDisplay>, cleanup: &Arc<Cleanup>) -> anyhow::Result<(Job, Report)> {
-    let job = options::job(cli, sys::umask())?;
-    if sys::was_closed(1) && (cli.json || job.checksum.is_some()) {
+/// The report of what was done.
+enum Done {
+    File(Box<Report>),
+    Tree(Box<TreeReport>),
+}
+
+fn prepare(cli: &Cli, plan: &Plan, display: &Arc<ProgressDisplay>, cleanup: &Arc<Cleanup>) -> anyhow::Result<()> {
+    let prints_digests = match plan {
+        Plan::File(job) => job.checksum.is_some(),
+        Plan::Tree(job) => job.file.checksum.is_some(),
+    };
+    if sys::was_closed(1) && (cli.json || prints_digests) {
         anyhow::bail!("writing the report to standard output: it is closed");
     }
     // Exceeding the file size limit is then an error that can be reported, and does not kill the program.
     sys::ignore_signal(SIGXFSZ);
-    signals::watch(display.clone(), cleanup.clone()).context("starting to watch for signals")?;
-    let report = dio_cp::copy(&job, &**display, cleanup)?;
-    Ok((job, report))
+    signals::watch(display.clone(), cleanup.clone()).context("starting to watch for signals")
+}
+
+/// Prints the JSON report for scripts, and notes and the last line for people. Fails if a file was not copied.
+fn print_tree_report(cli: &Cli, display: &ProgressDisplay, job: &TreeJob, report: &TreeReport) -> anyhow::Result<()> {
+    display.done();
+    if cli.json {
+        writeln!(io::stdout(), "{}", tree_json(report, job)).context("writing the report to standard output")?;
+    }
+    if !cli.quiet {
+        report.notes.iter().for_each(|note| display.print(&format!("dio-cp: {note}")));
+        display.print(&tree_last_line(report.files, report.bytes, report.bytes - report.cloned, report.elapsed));
+    }
+    Ok(report.require_complete()?)
 }
 
 /// Prints the digest or the JSON report for scripts, and notes and the last line for people.

@@ -1,5 +1,7 @@
 //! The command line, validated into a [`Job`]. Pure: nothing is opened.
 
+mod trees;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -7,16 +9,37 @@ use std::path::{Path, PathBuf};
 use crate::cli::Cli;
 use crate::direct::DirectPolicy;
 use crate::error::{Error, Result, quoted};
-use crate::job::{Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse};
+use crate::job::{Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse, TreeJob};
 use crate::pace::BlockPlan;
 
 /// More memory than this for buffers does not make a copy faster.
 const MAX_BUFFER_MEMORY: u64 = 1 << 30;
 
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Plan {
+    /// One copy.
+    File(Box<Job>),
+    /// Several files, or trees.
+    Tree(Box<TreeJob>),
+}
+
 /// Turns the arguments into a job, or says which of them do not fit together.
-pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
+pub fn plan(cli: &Cli, umask: u32) -> Result<Plan> {
+    if trees::are_wanted(cli) {
+        let (sources, destination) = trees::operands(cli)?;
+        trees::check_conflicts(cli)?;
+        let destination_endpoint = Endpoint::Path(destination.clone());
+        let file = job(cli, umask, Endpoint::Path(PathBuf::new()), destination_endpoint)?;
+        return Ok(Plan::Tree(Box::new(trees::job(cli, file, sources, destination))));
+    }
     let (source, destination) = endpoints(cli)?;
     check_conflicts(cli, &source, &destination)?;
+    Ok(Plan::File(Box::new(job(cli, umask, source, destination)?)))
+}
+
+/// The options for one file.
+fn job(cli: &Cli, umask: u32, source: Endpoint, destination: Endpoint) -> Result<Job> {
     let http = http_options(cli);
     let blocks = block_plan(cli, &http)?;
     let seek = cli.seek.unwrap_or(0);
@@ -39,7 +62,7 @@ pub fn job(cli: &Cli, umask: u32) -> Result<Job> {
         no_clobber: cli.no_clobber,
         force: cli.force,
         sync: !cli.no_sync,
-        preserve: cli.preserve,
+        preserve: cli.preserve || cli.archive,
         size: cli.size,
         checksum: checksum(cli)?,
         verify: cli.verify,
@@ -192,7 +215,10 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<Job> {
         let cli = Cli::try_parse_from([&["dio-cp"], words].concat()).map_err(|e| Error::usage(e.to_string()))?;
-        job(&cli, 0o022)
+        match plan(&cli, 0o022)? {
+            Plan::File(job) => Ok(*job),
+            Plan::Tree(job) => Ok(job.file),
+        }
     }
 
     fn refused(words: &[&str]) -> String {

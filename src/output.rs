@@ -3,7 +3,9 @@
 mod progress;
 mod report;
 mod residency;
+mod tree_report;
 
 pub use progress::{ProgressDisplay, ProgressMode, Verbosity};
-pub use report::{cache_lines, digest_line, json, last_line, require_clean};
+pub use report::{cache_lines, digest_line, json, last_line, require_clean, tree_last_line};
 pub use residency::{ResidencyOptions, print_residency};
+pub use tree_report::tree_json;

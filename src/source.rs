@@ -168,6 +168,15 @@ fn stored_file<'a>(
     file::open(job, name, reader, (file, metadata), stdin, pace)
 }
 
+/// An open regular file as a source. `name` is its name in messages.
+pub fn open_file<'a>(job: &'a Job, name: &Path, file: File, pace: &Arc<Pace>) -> Result<OpenSource<'a>> {
+    let fail = |e| Error::io("opening", name, e);
+    let clone = file.try_clone().map_err(fail)?;
+    let reader = crate::direct::DirectReader::with_policy(clone, job.direct).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    file::open(job, name, reader, (file, metadata), None, pace)
+}
+
 /// The last component of the source's path.
 fn suggested_name(job: &Job) -> Option<SuggestedName> {
     let Endpoint::Path(path) = &job.source else { return None };

@@ -1,5 +1,6 @@
 //! Checksum lists in the format of sha256sum(1) and its relatives, and in the BSD format.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,10 +28,19 @@ fn from_latin1(bytes: &[u8]) -> String {
 /// name. With `required`, only digests of that algorithm count. Without it, the algorithm is taken from the line (BSD
 /// format) or inferred from the length of the digest. The error is the reason, without the list's name.
 pub fn look_up(text: &[u8], names: &[&Path], required: Option<Algorithm>) -> Result<NamedDigest, String> {
+    let lines = parse(text, required);
+    find(&lines.iter().collect::<Vec<_>>(), names, required)
+}
+
+/// The lines of a list. With `required`, only those with digests of that algorithm.
+fn parse(text: &[u8], required: Option<Algorithm>) -> Vec<ListedDigest> {
     let utf8_bom = b"\xef\xbb\xbf";
     let text = from_latin1(text.strip_prefix(utf8_bom).unwrap_or(text));
     let lines = text.lines().filter_map(|line| parse_bsd(line).or_else(|| parse_gnu(line, required)));
-    let lines: Vec<_> = lines.filter(|line| required.is_none_or(|required| required == line.algorithm)).collect();
+    lines.filter(|line| required.is_none_or(|required| required == line.algorithm)).collect()
+}
+
+fn find(lines: &[&ListedDigest], names: &[&Path], required: Option<Algorithm>) -> Result<NamedDigest, String> {
     let same_path = |listed: &Path, name: &Path| listed.components().eq(name.components());
     let same_end = |listed: &Path, name: &Path| listed.ends_with(name) || name.ends_with(listed);
     let same_file_name = |listed: &Path, name: &Path| listed.file_name() == name.file_name();
@@ -52,6 +62,32 @@ pub fn look_up(text: &[u8], names: &[&Path], required: Option<Algorithm>) -> Res
         Some(algorithm) => format!("it has no {} line for {names}", algorithm.name()),
         None => format!("it has no line for {names}"),
     })
+}
+
+/// A checksum list for many files: its lines by file name.
+pub struct ChecksumList {
+    lines: HashMap<String, Vec<ListedDigest>>,
+}
+
+impl ChecksumList {
+    /// Reads a list. With `required`, only digests of that algorithm count.
+    pub fn read(path: &Path, required: Option<Algorithm>) -> crate::error::Result<Self> {
+        let text = super::read_list(path)?;
+        let mut lines: HashMap<String, Vec<ListedDigest>> = HashMap::new();
+        for line in parse(&text, required) {
+            let file_name = Path::new(&line.name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            lines.entry(file_name).or_default().push(line);
+        }
+        Ok(Self { lines })
+    }
+
+    /// Like [`look_up`] for the whole list.
+    pub fn look_up(&self, names: &[&Path], required: Option<Algorithm>) -> Result<NamedDigest, String> {
+        // All ways to match a name need the same file name.
+        let file_name = names.first().and_then(|name| name.file_name()).unwrap_or_default();
+        let lines = self.lines.get(&from_latin1(file_name.as_bytes())).map_or(&[][..], Vec::as_slice);
+        find(&lines.iter().collect::<Vec<_>>(), names, required)
+    }
 }
 
 fn without_dot(path: &str) -> &Path {

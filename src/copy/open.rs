@@ -1,5 +1,7 @@
 //! First stage: both ends are opened. Nothing is written yet, and everything that can be refused now is refused.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +43,18 @@ pub fn forward_idle_messages(pace: &Pace, observer: &dyn Observer) {
     pace.take_messages().iter().for_each(|line| observer.event(Event::Detail(line)));
 }
 
+/// Two open files and their names in messages.
+pub struct OpenFiles<'a> {
+    /// The file to read.
+    pub source: File,
+    pub source_name: &'a Path,
+    /// An empty file without a name.
+    pub destination: File,
+    pub destination_name: &'a Path,
+    /// The limits that all files share.
+    pub pace: &'a Arc<Pace>,
+}
+
 /// Both ends, open.
 pub struct Opened<'a> {
     pub context: Context<'a>,
@@ -55,10 +69,27 @@ impl<'a> Opened<'a> {
         let pace = Arc::new(Pace::new(job.rate_limit, job.idle));
         let source = source::open(job, &pace, observer, cleanup, attempt.restarts)?;
         let (destination_info, destination) = destination::open(job, &source.info, &pace, observer, cleanup)?;
-        job.check_block_size(source.alignment.max(destination_info.alignment))?;
         let files: Vec<_> = source.info.stored_file().into_iter().chain(&destination_info.file).collect();
         pace.watch(&files);
-        let mut context = Context { job, observer, pace, started: attempt.started, details: Vec::new() };
+        let context = Context { job, observer, pace, started: attempt.started, details: Vec::new() };
+        Self::new(context, source, (destination_info, destination))
+    }
+
+    /// Two open files: the source, and an empty one without a name. The caller watches the disks for --idle.
+    pub fn files(files: OpenFiles<'_>, job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup) -> Result<Self> {
+        let OpenFiles { source, source_name, destination, destination_name, pace } = files;
+        let source = source::open_file(job, source_name, source, pace)?;
+        let destination = destination::open_unnamed(job, destination_name, destination, pace, cleanup)?;
+        let context = Context { job, observer, pace: pace.clone(), started: Instant::now(), details: Vec::new() };
+        Self::new(context, source, destination)
+    }
+
+    fn new(
+        mut context: Context<'a>,
+        source: OpenSource<'a>,
+        (destination_info, destination): destination::Opened<'a>,
+    ) -> Result<Self> {
+        context.job.check_block_size(source.alignment.max(destination_info.alignment))?;
         context.detail(format!("{}: {}", quoted(&source.info.name), source.description));
         context.detail(format!("{}: {}", quoted(&destination_info.name), destination_info.description));
         Ok(Self { context, source, destination_info, destination })

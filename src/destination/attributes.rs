@@ -90,7 +90,7 @@ fn keep_owner(file: &File, name: &Path, wanted: &Metadata) -> Result<()> {
 
 /// Gives `file` the timestamps, owner, mode and extended attributes of the source (-p). What the user may not set, or the
 /// filesystem does not support, is reported and left as it is, as with `cp -p`.
-fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) -> Result<Vec<String>> {
+pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     let mut note = |attribute: &str, result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::Unsupported => {
@@ -109,11 +109,21 @@ fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) -> Res
             note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
         }
     }
-    let accessed = metadata.accessed();
-    let times =
-        accessed.and_then(|accessed| Ok(FileTimes::new().set_accessed(accessed).set_modified(metadata.modified()?)));
-    note("timestamps", times.and_then(|times| file.set_times(times)))?;
+    note("timestamps", set_times(file, metadata))?;
     Ok(notes)
+}
+
+/// Gives `file` the mode, owner and extended attributes of the file at `path`, whose last component may not be a symbolic
+/// link. `name` is its name in messages.
+pub fn keep_from(file: &File, name: &Path, path: &Path) -> Result<()> {
+    let replaced = std::fs::symlink_metadata(path).map_err(|e| Error::io("keeping the mode of", name, e))?;
+    let target = Target { name: name.into(), path: path.into(), metadata: None };
+    keep(file, &target, &replaced)
+}
+
+/// Gives `file` the access and modification times in `metadata`.
+pub fn set_times(file: &File, metadata: &Metadata) -> io::Result<()> {
+    file.set_times(FileTimes::new().set_accessed(metadata.accessed()?).set_modified(metadata.modified()?))
 }
 
 /// Sets permission and set-id bits; the type bits of `mode` do not matter.

@@ -42,6 +42,8 @@ pub struct FileDestination<'a> {
 enum Kind {
     /// A new file, which gets its name at the end.
     New(Publication),
+    /// A new file, to which the caller gives attributes and a name afterwards.
+    Unnamed,
     /// The bytes of an existing file.
     InPlace,
     /// The bytes of a block device.
@@ -102,6 +104,13 @@ impl<'a> FileDestination<'a> {
         Self::new(job, target, opened, Kind::InPlace, cleanup)
     }
 
+    /// Fills an open, empty file, to which the caller gives attributes and a name afterwards.
+    pub fn unnamed(job: &'a Job, name: &Path, file: File, cleanup: &'a Cleanup) -> Result<Self> {
+        let target = Target { name: name.into(), path: name.into(), metadata: None };
+        let refusal = publish::set_direct(&file, job.direct);
+        Self::new(job, target, OpenFile { file, refusal }, Kind::Unnamed, cleanup)
+    }
+
     /// Overwrites the bytes of an open device.
     pub fn device(job: &'a Job, target: Target, opened: OpenFile, cleanup: &'a Cleanup) -> Result<Self> {
         cleanup.overwrite(&target.name, None);
@@ -111,7 +120,7 @@ impl<'a> FileDestination<'a> {
     fn new(job: &'a Job, target: Target, opened: OpenFile, kind: Kind, cleanup: &'a Cleanup) -> Result<Self> {
         let fail = |e| Error::io("opening", &target.name, e);
         let file = opened.file.try_clone().map_err(fail)?;
-        let owned = matches!(kind, Kind::New(_));
+        let owned = matches!(kind, Kind::New(_) | Kind::Unnamed);
         let writer =
             DirectWriter::with_options(opened.file, opened.refusal, job.direct, owned, job.block_size).map_err(fail)?;
         let (reserved, touched) = (Mutex::new(0), AtomicBool::new(false));
@@ -126,6 +135,7 @@ impl<'a> FileDestination<'a> {
         let how = match &self.kind {
             Kind::Device => "a block device",
             Kind::InPlace => "overwritten in place",
+            Kind::Unnamed => "a new file",
             Kind::New(Publication { temporary: Some(_), .. }) => "a new file with a hidden name until it is complete",
             Kind::New(_) => "a new file without a name until it is complete",
         };
@@ -143,6 +153,11 @@ impl<'a> FileDestination<'a> {
         (info, Box::new(self))
     }
 
+    /// Everything in the file is this copy's.
+    fn is_new(&self) -> bool {
+        matches!(self.kind, Kind::New(_) | Kind::Unnamed)
+    }
+
     fn publication(&self) -> Option<&Publication> {
         if let Kind::New(publication) = &self.kind { Some(publication) } else { None }
     }
@@ -158,7 +173,7 @@ impl<'a> FileDestination<'a> {
         let data = block.data();
         if self.job.sparse != Sparse::Always || matches!(self.kind, Kind::Device) {
             let end = offset + block.len;
-            if self.publication().is_some() && end > space::MIN_RESERVED {
+            if self.is_new() && end > space::MIN_RESERVED {
                 self.reserve_ahead(end);
             }
             return self.put_data(data, offset);

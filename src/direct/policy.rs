@@ -42,3 +42,17 @@ pub struct Traffic {
     /// To or from a file that is stored in memory (tmpfs).
     pub memory: u64,
 }
+
+impl std::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            direct: self.direct + other.direct,
+            resident: self.resident + other.resident,
+            uncached: self.uncached + other.uncached,
+            cached: self.cached + other.cached,
+            memory: self.memory + other.memory,
+        }
+    }
+}

@@ -56,6 +56,13 @@ impl DirectReader {
         Ok(Self { io })
     }
 
+    /// Reads an open file under `policy`, with direct I/O where possible. Fails as [`DirectReader::open`] does.
+    pub(crate) fn with_policy(file: File, policy: DirectPolicy) -> io::Result<Self> {
+        let wanted = policy != DirectPolicy::Never;
+        let refusal = if wanted { sys::set_direct(&file, true).err().map(|e| e.to_string()) } else { None };
+        Ok(Self { io: FileIo::new(file, refusal, policy, false)? })
+    }
+
     /// Makes every later read wait for `idle`.
     pub(crate) fn yield_at(&mut self, idle: &Arc<IdleGate>) {
         self.io.yield_at(idle);

@@ -1,18 +1,22 @@
 //! Progress on standard error, as a bar, lines of text, JSON, or nothing; and the question before a device is
 //! overwritten.
 
+mod counters;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::report::{decimal, last_line};
-use crate::error::size;
+use self::counters::Counters;
+use super::report::decimal;
+use crate::check::checksum_list;
 use crate::event::{Confirmation, Event, Observer, Phase};
 
 /// Time between two lines of text or JSON.
@@ -62,26 +66,10 @@ struct Ticker {
     stop: Sender<()>,
 }
 
-/// How far the copy is, shared with the ticker.
-struct Counters {
-    started: Instant,
-    bytes: AtomicU64,
-    total: Mutex<Option<u64>>,
-    phase: Mutex<Phase>,
-    /// The bar was removed; it is not drawn again.
-    cleared: AtomicBool,
-}
-
 impl ProgressDisplay {
     /// Starts the clock. Nothing is shown before [`Event::Start`].
     pub fn new(mode: ProgressMode, verbosity: Verbosity, stdin_is_data: bool) -> Self {
-        let counters = Arc::new(Counters {
-            started: Instant::now(),
-            bytes: AtomicU64::new(0),
-            total: Mutex::new(None),
-            phase: Mutex::new(Phase::Copying),
-            cleared: AtomicBool::new(false),
-        });
+        let counters = Arc::new(Counters::new());
         let bar = (mode == ProgressMode::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
@@ -201,6 +189,14 @@ impl Observer for ProgressDisplay {
                     bar.inc(bytes);
                 }
             }
+            Event::FileFound => {
+                self.counters.files_found.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::FileDone => {
+                self.counters.files_done.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::Digest(name, digest) => print_digest(name, digest),
+            Event::Failure(text) => self.print(&format!("dio-cp: {text}")),
             Event::Phase(phase) => self.phase(phase),
             Event::Detail(message) => self.print_message(Verbosity::Details, message),
             Event::Notice(message) => self.print_message(Verbosity::Notices, message),
@@ -223,42 +219,15 @@ impl Observer for ProgressDisplay {
     }
 }
 
-impl Counters {
-    fn total(&self) -> Option<u64> {
-        *lock(&self.total)
-    }
-
-    fn phase(&self) -> Phase {
-        *lock(&self.phase)
-    }
-
-    fn line(&self) -> String {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        let copied = last_line(bytes, bytes, self.started.elapsed());
-        let total = self.total().map(|total| format!(", of {}", size(total))).unwrap_or_default();
-        let phase = match self.phase() {
-            Phase::Copying => String::new(),
-            phase => format!(", {}", phase.name()),
-        };
-        format!("{copied}{total}{phase}")
-    }
-
-    fn json(&self, phase: &str) -> String {
-        let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.started.elapsed().as_secs_f64());
-        let rate = if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 };
-        serde_json::json!({
-            "phase": phase,
-            "bytes": bytes,
-            "total": self.total(),
-            "seconds": (seconds * 1000.0).round() / 1000.0,
-            "bytes_per_second": rate,
-        })
-        .to_string()
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints the line of a manifest on standard output.
+fn print_digest(name: &Path, digest: &[u8]) {
+    let line = [&checksum_list::line(digest, name.as_os_str())[..], b"\n"].concat();
+    // If nobody reads standard output any more, the copy still continues.
+    let _ = io::stdout().write_all(&line);
 }
 
 /// Prints a line on standard error. If that is closed, the line is lost: there is nowhere to report it.

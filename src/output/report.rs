@@ -25,6 +25,12 @@ pub fn last_line(bytes: u64, moved: u64, elapsed: Duration) -> String {
     format!("{bytes} {unit}{sizes} copied, {}, {}/s", duration(seconds), decimal(rate as u64))
 }
 
+/// The summary of a copy of several files: `46469 files, 612345678 bytes (612.3 MB, 584.0 MiB) copied, 7.1 s, 86.2 MB/s`.
+pub fn tree_last_line(files: u64, bytes: u64, moved: u64, elapsed: Duration) -> String {
+    let unit = if files == 1 { "file" } else { "files" };
+    format!("{files} {unit}, {}", last_line(bytes, moved, elapsed))
+}
+
 /// The digest and the destination's name as the user gave it, in the format of `sha256sum`. None if no digest was
 /// requested.
 pub fn digest_line(report: &Report) -> Option<Vec<u8>> {
@@ -128,7 +134,7 @@ pub fn require_clean(report: &Report, job: &Job) -> Result<()> {
     Ok(())
 }
 
-fn traffic(traffic: &Traffic) -> serde_json::Value {
+pub fn traffic(traffic: &Traffic) -> serde_json::Value {
     let Traffic { direct, resident, uncached, cached, memory } = traffic;
     serde_json::json!({
         "direct": direct, "resident": resident, "uncached": uncached, "cached": cached, "memory": memory,

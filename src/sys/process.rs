@@ -19,6 +19,19 @@ pub fn file_size_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// Raises the limit of open files to the most that this process may have (RLIMIT_NOFILE), and returns it.
+pub fn use_all_file_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) < 0 {
+            return 256;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 { raised.rlim_cur } else { limit.rlim_cur }
+    }
+}
+
 /// The umask of this process (umask(2)). The only way to read it is to set it, so call this before any thread starts.
 pub fn umask() -> u32 {
     // SAFETY: integers only. The next call restores the mask.

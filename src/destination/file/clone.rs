@@ -19,7 +19,7 @@ impl FileDestination<'_> {
         let start = source.start.next_multiple_of(unit) - source.start;
         let end_in_file = source.start + source.len;
         // The last block of a file is cloned although it may be partial, but not into the middle of another file.
-        let to_end_of_file = self.publication().is_some() && end_in_file == source.file.metadata()?.len();
+        let to_end_of_file = self.is_new() && end_in_file == source.file.metadata()?.len();
         let end =
             if to_end_of_file { source.len } else { (end_in_file - end_in_file % unit).saturating_sub(source.start) };
         if end <= start {

@@ -23,14 +23,14 @@ impl FileDestination<'_> {
             return Ok(());
         }
         let start = self.job.seek + offset;
-        let (mode, reserved_len, resumed) = match self.publication() {
+        let resumed = self.publication().map_or(0, |publication| publication.resumed);
+        let (mode, reserved_len) = if self.is_new() {
             // Up to the end of the padded last block: a write past the reserved space would have to extend the file.
-            Some(publication) => (0, self.writer.padded_end(start + len) - start, publication.resumed),
-            None => (libc::FALLOC_FL_KEEP_SIZE, len, 0),
-        };
-        if self.publication().is_none() {
+            (0, self.writer.padded_end(start + len) - start)
+        } else {
             self.cleanup.reserving();
-        }
+            (libc::FALLOC_FL_KEEP_SIZE, len)
+        };
         let result = sys::fallocate(&self.file, mode, start, reserved_len);
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = u64::MAX;
         match result {

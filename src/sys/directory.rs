@@ -1,0 +1,202 @@
+//! Directories by handle: every operation is relative to an open directory, takes a name with one component, and follows
+//! no symbolic link. Other users may therefore change the tree at any time without leading the program out of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, Timestamps};
+
+/// Bytes of directory entries to read at once: about 1000 names.
+const ENTRIES_BUFFER: usize = 32 << 10;
+
+/// An open directory.
+pub struct Directory(File);
+
+/// A name in a directory.
+pub struct Entry {
+    /// One path component.
+    pub name: OsString,
+    /// The inode number, to sort by.
+    pub inode: u64,
+    /// Unknown on filesystems that do not report it.
+    pub kind: FileType,
+}
+
+impl Directory {
+    /// Opens the directory that `path` names. Symbolic links are followed, because the user named it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(File::from(fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)))
+    }
+
+    /// Opens a directory in this one.
+    pub fn open_directory(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(File::from(fs::openat(&self.0, name, flags, Mode::empty())?)))
+    }
+
+    /// Opens this directory once more.
+    pub fn open_self(&self) -> io::Result<Self> {
+        self.open_directory(OsStr::new("."))
+    }
+
+    /// Opens a file in this directory for reading. A FIFO does not block.
+    pub fn open_file(&self, name: &OsStr, direct: bool) -> io::Result<File> {
+        let direct = if direct { OFlags::DIRECT } else { OFlags::empty() };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | direct;
+        Ok(File::from(fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// Creates a file without a name in this directory, readable by its owner only. None if the filesystem cannot do that.
+    pub fn create_unnamed(&self) -> io::Result<Option<File>> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match fs::openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS) => Ok(None),
+                _ => Err(e),
+            },
+        }
+    }
+
+    /// Creates a file that must not exist, readable by its owner only.
+    pub fn create_file(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Creates a directory that only its owner may enter.
+    pub fn create_directory(&self, name: &OsStr) -> io::Result<()> {
+        Ok(fs::mkdirat(&self.0, name, Mode::RWXU)?)
+    }
+
+    /// Attributes of a name in this directory; None if there is no such name.
+    pub fn stat_entry(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Reads the next entries, about 1000 at a time, without `.` and `..`. An empty list is the end.
+    pub fn next_entries(&self) -> io::Result<Vec<Entry>> {
+        let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
+        let mut entries = Vec::new();
+        while entries.is_empty() {
+            let mut raw = RawDir::new(&self.0, &mut buffer);
+            let mut any = false;
+            while let Some(entry) = raw.next() {
+                let entry = entry?;
+                any = true;
+                let name = entry.file_name().to_bytes();
+                if name != b"." && name != b".." {
+                    let name = OsString::from_vec(name.to_vec());
+                    entries.push(Entry { name, inode: entry.ino(), kind: entry.file_type() });
+                }
+                if raw.is_buffer_empty() {
+                    break;
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        Ok(OsString::from_vec(fs::readlinkat(&self.0, name, Vec::new())?.into_bytes()))
+    }
+
+    /// Creates a symbolic link. Fails with EEXIST if the name exists.
+    pub fn create_symlink(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+        Ok(fs::symlinkat(target, &self.0, name)?)
+    }
+
+    /// Creates a FIFO or device node with the type and device number of `stat`, for its owner only.
+    pub fn create_node(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(fs::mknodat(&self.0, name, FileType::from_raw_mode(stat.st_mode), mode, stat.st_rdev)?)
+    }
+
+    /// Gives an open file a name, through /proc/self/fd. Fails with EEXIST if the name exists.
+    pub fn link_file(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        Ok(fs::linkat(CWD, super::fd_path(file), &self.0, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Gives the file that has a name in `other` a name in this directory, too.
+    pub fn link_entry(&self, other: &Directory, old: &OsStr, name: &OsStr) -> io::Result<()> {
+        Ok(fs::linkat(&other.0, old, &self.0, name, AtFlags::empty())?)
+    }
+
+    /// Renames an entry, and replaces the one that has the new name.
+    pub fn rename(&self, old: &OsStr, new: &OsStr) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, old, &self.0, new)?)
+    }
+
+    /// Removes a file.
+    pub fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Sets the owner of an entry that may be a symbolic link.
+    pub fn set_entry_owner(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
+        let (user, group) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
+        Ok(fs::chownat(&self.0, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets the mode of an entry that is not a symbolic link. Follows none: it goes by way of a descriptor of the entry.
+    pub fn set_entry_mode(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = fs::openat(&self.0, name, flags, Mode::empty())?;
+        Ok(fs::chmod(super::fd_path(&entry), Mode::from_raw_mode(mode))?)
+    }
+
+    /// Sets the timestamps of an entry that may be a symbolic link.
+    pub fn set_entry_times(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
+        Ok(fs::utimensat(&self.0, name, &timestamps(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// A path for an entry, by which calls that do not follow the last symbolic link stay in this directory.
+    pub fn entry_path(&self, name: &OsStr) -> PathBuf {
+        super::fd_path(&self.0).join(name)
+    }
+
+    /// The open directory, for its attributes.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// The raw descriptor, for a child process that only makes system calls.
+    pub(super) fn raw(&self) -> libc::c_int {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Access and modification time.
+fn timestamps(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds| rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    Timestamps {
+        last_access: time(stat.st_atime as _, stat.st_atime_nsec as _),
+        last_modification: time(stat.st_mtime as _, stat.st_mtime_nsec as _),
+    }
+}
+
+/// The last component of a path as the user gave it: `.` and `..` are kept, trailing slashes are not.
+pub fn last_component(path: &Path) -> &OsStr {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+    let start = bytes[..end].iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
+    OsStr::from_bytes(&bytes[start..end])
+}
