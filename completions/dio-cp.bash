@@ -23,12 +23,30 @@ _dio__cp() {
 
     case "${cmd}" in
         dio__cp)
-            opts="-n -p -f -b -q -v -h -V --from-command --count --skip --seek --in-place --no-clobber --resume --preserve --force --sparse --reflink --direct --block-size --queue-depth --no-sync --checksum --checksum-file --size --verify --check-cache --residency --cgroups --rate-limit --idle --header --connections --retry --timeout --connect-timeout --cacert --progress --json --quiet --verbose --help --version"
+            opts="-r -a -u -x -t -T -n -p -f -b -q -v -h -V --recursive --archive --update --exclude --one-file-system --target-directory --no-target-directory --from-command --count --skip --seek --in-place --no-clobber --resume --preserve --force --sparse --reflink --direct --block-size --queue-depth --no-sync --checksum --checksum-file --size --verify --check-cache --residency --cgroups --rate-limit --idle --header --connections --retry --timeout --connect-timeout --cacert --progress --json --quiet --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --exclude)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target-directory)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                -t)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
                 --count)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

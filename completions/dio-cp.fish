@@ -1,8 +1,10 @@
+complete -c dio-cp -l exclude -d 'Leave out names that match (gitignore syntax)' -r
+complete -c dio-cp -s t -l target-directory -d 'Copy every SRC into DIR' -r -f -a "(__fish_complete_directories)"
 complete -c dio-cp -l count -d 'Copy at most this many bytes' -r
 complete -c dio-cp -l skip -d 'Start at this offset in SRC' -r
 complete -c dio-cp -l seek -d 'Start at this offset in DST (implies --in-place)' -r
 complete -c dio-cp -l sparse -d 'What to do with holes' -r -f -a "auto\t'Holes in SRC stay holes'
-always\t'Blocks of zeros become holes, too'
+always\t'Blocks of zeros also become holes'
 never\t'Everything is written'"
 complete -c dio-cp -l reflink -d 'Whether to clone SRC where the filesystem can' -r -f -a "auto\t'Clone where the filesystem can, and move the bytes elsewhere'
 always\t'Fail with exit status 1 where the filesystem cannot clone'
@@ -19,13 +21,18 @@ complete -c dio-cp -l rate-limit -d 'Limit the rate, in bytes per second' -r
 complete -c dio-cp -l header -d 'Add a request header ("Name: value"); repeatable' -r
 complete -c dio-cp -l connections -d 'Download over N connections [default: 1]' -r
 complete -c dio-cp -l retry -d 'Give up after N retries in a row [default: 5]' -r
-complete -c dio-cp -l timeout -d 'Longest silence of the server [default: 60]' -r
-complete -c dio-cp -l connect-timeout -d 'Longest time for connecting [default: 30]' -r
+complete -c dio-cp -l timeout -d 'Longest wait for data from the server [default: 60]' -r
+complete -c dio-cp -l connect-timeout -d 'Longest wait for a connection [default: 30]' -r
 complete -c dio-cp -l cacert -d 'Trust the certificates in FILE (PEM) only' -r -F
 complete -c dio-cp -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing elsewhere'
 bar\t'A bar, or lines of text if there is no terminal'
 json\t'One JSON object per line'
 none\t'Nothing'"
+complete -c dio-cp -s r -l recursive -d 'Copy directories with everything in them'
+complete -c dio-cp -s a -l archive -d 'Like -r -p, and keep hard links'
+complete -c dio-cp -s u -l update -d 'Skip files whose copy has the same size and time'
+complete -c dio-cp -s x -l one-file-system -d 'Do not enter other filesystems'
+complete -c dio-cp -s T -l no-target-directory -d 'Never copy SRC into the directory DST'
 complete -c dio-cp -l from-command -d 'Copy what a command prints'
 complete -c dio-cp -l in-place -d 'Overwrite DST\'s own bytes instead of replacing it'
 complete -c dio-cp -s n -l no-clobber -d 'Fail if DST exists'

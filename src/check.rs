@@ -1,4 +1,4 @@
-//! Proof: digests of the bytes copied, --verify, and what the page cache holds.
+//! Verification: digests of the bytes copied, --verify, and the state of the page cache.
 
 pub mod cache_watch;
 pub mod cgroups;
@@ -76,7 +76,7 @@ impl Checks {
         self.checksum.is_some() || self.range_digests.is_some()
     }
 
-    /// Digests the first `len` bytes of `file`, which an interrupted copy left. Gives the number of the block that comes
+    /// Digests the first `len` bytes of `file`, which an interrupted copy left. Returns the number of the block that comes
     /// next.
     pub fn digest_resumed(&self, job: &Job, name: &Path, file: &File, len: u64, pace: &Pace) -> Result<u64> {
         let Some(ChecksumCheck { digest, .. }) = &self.checksum else { return Ok(0) };

@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Parser, ValueEnum, ValueHint};
+use clap::{Parser, ValueHint};
 
 pub use self::dd::refuse_dd_operands;
-pub use self::values::ChecksumValue;
+pub use self::values::{ChecksumValue, Progress};
 use self::values::{DIRECT, HeaderParser, REFLINK, SPARSE, checksum, choice, positive_size, seconds, size};
 use crate::direct::DirectPolicy;
 use crate::job::{Reflink, Sparse};
 
 const WHAT: &str = "What to copy";
 const HOW: &str = "How to copy it";
-const PROOF: &str = "Proof";
+const PROOF: &str = "Verification";
 const SHARING: &str = "Sharing the disk";
 const URLS: &str = "URLs";
 const OUTPUT: &str = "Output";
@@ -53,7 +53,7 @@ pub struct Cli {
 
     /// Copy directories with everything in them
     ///
-    /// Symbolic links stay symbolic links, and FIFOs and device nodes are created anew, as with cp -r.
+    /// Symbolic links stay symbolic links, and FIFOs and device nodes are recreated, as with cp -r.
     #[arg(short, long, help_heading = WHAT)]
     pub recursive: bool,
 
@@ -63,18 +63,18 @@ pub struct Cli {
 
     /// Skip files whose copy has the same size and time
     ///
-    /// The time is that of the last modification (rsync's quick check). Implies keeping modification times.
+    /// The time is that of the last modification (rsync's quick check). Also preserves modification times.
     #[arg(short, long, help_heading = WHAT)]
     pub update: bool,
 
-    /// Leave out names that match (gitignore's rules)
+    /// Leave out names that match (gitignore syntax)
     ///
     /// May be given more than once; later patterns take precedence, and ! includes a name again.
     #[arg(long, value_name = "GLOB", help_heading = WHAT)]
     pub exclude: Vec<String>,
 
     /// Do not enter other filesystems
-    #[arg(short = 'x', long, help_heading = WHAT)]
+    #[arg(short = 'x', long, hide_short_help = true, help_heading = WHAT)]
     pub one_file_system: bool,
 
     /// Copy every SRC into DIR
@@ -90,7 +90,7 @@ pub struct Cli {
     ///
     /// The command's standard output is SRC, and the copy is published only if the command exits with status 0. Otherwise
     /// DST stays as it was, and the exit status is 6. The command starts without a shell and inherits standard input,
-    /// standard error, environment and directory. If the copy fails or is interrupted, the command is ended.
+    /// standard error, environment and directory. If the copy fails or is interrupted, the command is terminated.
     #[arg(long, help_heading = WHAT)]
     pub from_command: bool,
 
@@ -105,7 +105,7 @@ pub struct Cli {
     /// Start at this offset in DST (implies --in-place)
     ///
     /// Nothing outside the written range changes.
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = WHAT)]
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true, help_heading = WHAT)]
     pub seek: Option<u64>,
 
     /// Overwrite DST's own bytes instead of replacing it
@@ -145,7 +145,7 @@ pub struct Cli {
 
     /// Whether to clone SRC where the filesystem can
     ///
-    /// A clone shares its blocks with SRC: no byte is moved, and no space is taken. Clones need SRC and DST on one
+    /// A clone shares its blocks with SRC: no bytes are moved, and no space is taken. Clones need SRC and DST on one
     /// filesystem, such as XFS or btrfs. --sparse and --direct with anything but auto move the bytes.
     #[arg(long, value_name = "WHEN", value_parser = choice(&REFLINK), default_value = "auto", help_heading = HOW)]
     pub reflink: Reflink,
@@ -167,14 +167,14 @@ pub struct Cli {
     pub queue_depth: Option<u64>,
 
     /// Do not wait until the data are on the medium
-    #[arg(long, help_heading = HOW)]
+    #[arg(long, hide_short_help = true, help_heading = HOW)]
     pub no_sync: bool,
 
     /// Print the digest of the copy, or require it
     ///
     /// ALG is sha256, sha512 or blake3. The digest of the bytes copied goes to standard output, in the format of
     /// sha256sum(1). With HEX, a copy with any other digest is not published, and the exit status is 3. ALG=HEX and ALG-HEX
-    /// are accepted, too.
+    /// are also accepted.
     #[arg(long, value_name = "ALG[:HEX]", value_parser = checksum, help_heading = PROOF)]
     pub checksum: Option<ChecksumValue>,
 
@@ -221,7 +221,7 @@ pub struct Cli {
 
     /// Limit the rate, in bytes per second
     ///
-    /// The limit holds for reading and for writing each, in every tenth of a second. Unless -b and --queue-depth say
+    /// The limit applies to reading and to writing separately, in every tenth of a second. Unless -b and --queue-depth say
     /// otherwise, blocks get smaller with the rate, so that other users of the disk do not have to wait for large ones.
     #[arg(long, value_name = "SIZE", value_parser = positive_size, help_heading = SHARING)]
     pub rate_limit: Option<u64>,
@@ -234,12 +234,12 @@ pub struct Cli {
     pub idle: bool,
 
     /// Add a request header ("Name: value"); repeatable
-    #[arg(long, value_name = "LINE", value_parser = HeaderParser, help_heading = URLS)]
+    #[arg(long, value_name = "LINE", value_parser = HeaderParser, hide_short_help = true, help_heading = URLS)]
     pub header: Vec<(String, String)>,
 
     /// Download over N connections [default: 1]
     ///
-    /// Each connection fetches ranges of the file. The server must support range requests and name a version of the file.
+    /// Each connection fetches ranges of the file. The server must support range requests and identify the version of the file.
     /// Memory for buffers is N × block size if N is larger than the queue depth.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = URLS)]
     pub connections: Option<u32>,
@@ -250,13 +250,13 @@ pub struct Cli {
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = URLS)]
     pub retry: Option<u32>,
 
-    /// Longest silence of the server [default: 60]
+    /// Longest wait for data from the server [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, hide_short_help = true, help_heading = URLS)]
     pub timeout: Option<Duration>,
 
-    /// Longest time for connecting [default: 30]
+    /// Longest wait for a connection [default: 30]
     ///
-    /// The limit holds for the name lookup and for the connection each.
+    /// The limit applies to the name lookup and to the connection separately.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, hide_short_help = true, help_heading = URLS)]
     pub connect_timeout: Option<Duration>,
 
@@ -282,7 +282,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What the command line names beside options. Without --from-command, -- only ends the options.
+    /// The operands: all arguments that are not options. Without --from-command, -- only ends the options.
     pub fn operands(&self) -> Vec<&OsStr> {
         let after_dashes = if self.from_command { &[][..] } else { &self.after_dashes };
         self.paths.iter().chain(after_dashes).map(OsString::as_os_str).collect()
@@ -292,18 +292,4 @@ impl Cli {
     pub fn command_words(&self) -> &[OsString] {
         if self.from_command { &self.after_dashes } else { &[] }
     }
-}
-
-/// Ways to show progress on standard error.
-#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Progress {
-    /// A bar on a terminal, nothing elsewhere
-    #[default]
-    Auto,
-    /// A bar, or lines of text if there is no terminal
-    Bar,
-    /// One JSON object per line
-    Json,
-    /// Nothing
-    None,
 }

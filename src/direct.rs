@@ -1,4 +1,4 @@
-//! Direct I/O with any offset, length and chunking: reads and writes files and block devices past the page cache.
+//! Direct I/O with any offset, length and chunking: reads and writes files and block devices, bypassing the page cache.
 //!
 //! - [`DirectWriter`] writes a file or block device. It is an [`std::io::Write`], and it also writes at any offset from
 //!   several threads. The result has the exact length, is on the medium, and leaves nothing in the page cache.

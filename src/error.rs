@@ -21,7 +21,7 @@ pub enum ErrorKind {
     Command,
     /// Pages were left in the page cache, or the kernel does not report them. Exit status 5.
     Cache,
-    /// The reader of the output has gone. The program ends by SIGPIPE without a message.
+    /// The output no longer has a reader. The program is terminated by SIGPIPE without a message.
     BrokenPipe,
 }
 
@@ -86,7 +86,7 @@ impl Error {
         Self::new(ErrorKind::Failed, String::new(), reason)
     }
 
-    /// dio-cp itself rejects `path`, or cannot go on with it.
+    /// dio-cp itself rejects `path`, or cannot continue with it.
     pub fn failed(operation: &str, path: &Path, reason: impl Into<String>) -> Self {
         Self::new(ErrorKind::Failed, format!("{operation} {}", quoted(path)), reason)
     }
@@ -121,7 +121,7 @@ impl Error {
         Self::new(ErrorKind::Command, format!("running {}", quoted(program)), reason)
     }
 
-    /// The reader of `path` has gone.
+    /// `path` no longer has a reader.
     pub fn broken_pipe(path: &Path) -> Self {
         Self::new(ErrorKind::BrokenPipe, format!("writing {}", quoted(path)), "nobody reads it")
     }

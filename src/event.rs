@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Something that happened.
+/// Something that happened during a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The copy starts, or starts over. Its length in bytes, if known.

@@ -1,4 +1,4 @@
-//! Copies a file, block device, pipe or URL past the page cache: exact, all or nothing, and on the medium when it
+//! Copies a file, block device, pipe or URL, bypassing the page cache: exact, all or nothing, and on the medium when it
 //! returns.
 //!
 //! Two things here are useful by themselves. [`copy()`] does what the command `dio-cp` does: the command only parses
@@ -29,7 +29,7 @@
 //!   sys                         system calls that the standard library does not offer; all unsafe code
 //! ```
 //!
-//! Imports run downwards only, and `source`, `destination` and `check` do not know each other; a test holds both.
+//! Imports run downwards only, and `source`, `destination` and `check` do not know each other; a test enforces both rules.
 //!
 //! # Asynchronous programs
 //!

@@ -47,7 +47,7 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        // The thread may be a library user's. The kernel accepted the change, so it accepts the way back.
+        // The thread may belong to a user of the library. The kernel accepted the change, so it accepts the old value.
         let _ = self.timer_slack.map(sys::set_timer_slack);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs numbered work one at a time and in order, and carries the sign that the copy is cancelled.
+//! Runs numbered work one at a time and in order, and tells the workers if the copy was cancelled.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

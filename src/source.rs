@@ -57,7 +57,7 @@ pub struct ReadPlan {
     pub fill_holes: bool,
     /// The range of the copy that the destination shares with the source already.
     pub cloned: Range<u64>,
-    /// Read the cloned range all the same: the checks need its bytes.
+    /// Read the cloned range anyway: the checks need its bytes.
     pub read_cloned: bool,
     /// The blocks are consumed one after another.
     #[cfg_attr(not(feature = "url"), allow(dead_code))]
@@ -79,7 +79,7 @@ pub struct ReadReport {
     pub command: Option<CommandEnd>,
 }
 
-/// How a command ended whose output was copied.
+/// How the command whose output was copied ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// It exited with status 0.

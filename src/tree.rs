@@ -16,89 +16,49 @@
 //! elsewhere.
 
 mod batch;
+mod content;
 mod directories;
 mod files;
 mod links;
 mod place;
+mod report;
+mod sources;
+mod special;
 mod tally;
 mod walk;
 
-use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rustix::fs::FileType;
 
 use crate::check::checksum_list::ChecksumList;
 use crate::cleanup::Cleanup;
-use crate::direct::{AlignedBuffer, Traffic};
-use crate::error::{Error, ErrorKind, Result, quoted};
+use crate::direct::AlignedBuffer;
+use crate::error::{Error, Result};
 use crate::event::{Confirmation, Event, Observer};
-use crate::job::{Checksum, Endpoint, Job, TreeJob};
+use crate::job::{Checksum, Endpoint, TreeJob};
 use crate::pace::Pace;
 use crate::sys;
 use batch::Batch;
-use directories::{SourceDirectory, TargetDirectory};
-use files::{BUFFER_SIZE, Item, Outcome};
+use content::BUFFER_SIZE;
+use files::{Item, Outcome};
 use links::Links;
 use place::Place;
+use sources::Named;
 use tally::{Tally, get};
 
+pub use report::TreeReport;
 pub use tally::FailedFile;
 
 /// Threads that copy files.
 const WORKERS: usize = 4;
 /// Files that the walk may be ahead.
 const QUEUE: usize = 1024;
-
-/// What a copy of trees did.
-#[derive(Clone, Debug)]
-pub struct TreeReport {
-    /// Files, symbolic links and device nodes that are complete, including further names of a file.
-    pub files: u64,
-    /// Directories that were created.
-    pub directories: u64,
-    /// Bytes of the files.
-    pub bytes: u64,
-    /// Of these, bytes that share their blocks with the source.
-    pub cloned: u64,
-    /// Files that -u found unchanged, or that -n left alone.
-    pub skipped: u64,
-    /// Files that were found.
-    pub found: u64,
-    /// How many were not copied.
-    pub failed: u64,
-    /// The first of these.
-    pub failures: Vec<FailedFile>,
-    /// Bytes read, by how they were read.
-    pub read: Traffic,
-    /// Bytes written, by how they were written.
-    pub written: Traffic,
-    /// From the start until everything was on the medium.
-    pub elapsed: Duration,
-    /// What the user should know.
-    pub notes: Vec<String>,
-    /// The kind of the failures: Content if the content of all of them was not as required.
-    failure_kind: ErrorKind,
-}
-
-impl TreeReport {
-    /// Fails if a file was not copied.
-    pub fn require_complete(&self) -> Result<()> {
-        if self.failed == 0 {
-            return Ok(());
-        }
-        let verb = if self.failed == 1 { "was" } else { "were" };
-        let mut error = Error::summary(format!("{} of {} files {verb} not copied", self.failed, self.found));
-        error.kind = self.failure_kind;
-        Err(error)
-    }
-}
 
 /// Everything that the threads share.
 struct Tree<'a> {
@@ -139,7 +99,7 @@ pub fn copy_tree(job: &TreeJob, observer: &dyn Observer, cleanup: &Cleanup) -> R
         for _ in 0..WORKERS {
             scope.spawn(|| tree.work(&items));
         }
-        let mut named = Vec::new();
+        let mut named = Named::default();
         for source in &job.sources {
             let result = match source {
                 Endpoint::Path(path) => tree.copy_source(path, &place, &queue, &mut named),
@@ -188,7 +148,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// Says from now on, if a signal ends the copy, how far it came.
+    /// From now on, a signal that ends the copy reports how far the copy got.
     fn begin(&self) {
         let (tally, destination) = (self.tally.clone(), self.job.destination.clone());
         let end =
@@ -196,126 +156,10 @@ impl<'a> Tree<'a> {
         self.cleanup.begin_tree(Box::new(end));
     }
 
-    /// Downloads a URL into the destination.
-    fn copy_url(&self, source: &Endpoint) -> Result<()> {
-        let destination = Endpoint::Path(self.job.destination.clone());
-        let job = Job { source: source.clone(), destination, ..self.job.file.clone() };
-        tally::add(&self.tally.found, 1);
-        let result = crate::copy(&job, &LargeFileObserver(self.observer), self.cleanup);
-        if self.cleanup.is_abandoned() {
-            // After an error, nothing could be published any more.
-            self.cleanup.start_over();
-        }
-        self.begin();
-        let report = result.inspect_err(|_| {
-            self.tally.found.fetch_sub(1, Ordering::Relaxed);
-        })?;
-        tally::add(&self.tally.files, 1);
-        tally::add(&self.tally.bytes, report.bytes);
-        self.tally.transferred(report.source.traffic, report.destination.written.traffic);
-        if let Some(digest) = &report.digest {
-            self.observer.event(Event::Digest(&report.destination.name, &digest.bytes));
-        }
-        report.notes.iter().for_each(|note| self.observer.event(Event::Notice(note)));
-        Ok(())
-    }
-
-    /// Copies one of the sources that the user named.
-    fn copy_source(
-        &self,
-        source: &Path,
-        place: &Place,
-        queue: &SyncSender<Item>,
-        named: &mut Vec<(u64, u64)>,
-    ) -> Result<()> {
-        let (mut parent, name) = walk::parent_of(source)?;
-        let (target, target_name) = place.for_source(source);
-        let follow = place::names_a_directory(source) || !self.job.recursive;
-        let metadata = if follow { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
-        let metadata = metadata.map_err(|e| Error::io("opening", source, e))?;
-        let id = (metadata.dev(), metadata.ino());
-        if named.contains(&id) && !matches!(place, Place::As(..)) {
-            let note = format!("{} was named more than once; it is copied once", quoted(source));
-            self.observer.event(Event::Notice(&note));
-            return Ok(());
-        }
-        named.push(id);
-        if metadata.is_dir() {
-            if !self.job.recursive {
-                let why = "it is a directory";
-                return Err(Error::failed("opening", source, why).hint("use -r, or -a to keep all attributes"));
-            }
-            let handle = sys::Directory::open(source).map_err(|e| Error::io("opening", source, e))?;
-            let directory = SourceDirectory { handle, location: directories::Location::root(source) };
-            return self.copy_directory(Arc::new(directory), metadata, &target, &target_name, queue);
-        }
-        if self.is_same_file(&id, &target, &target_name)? {
-            return Err(Error::failed("copying", source, "source and destination are the same file"));
-        }
-        let kind = FileType::from_raw_mode(metadata.mode());
-        if follow && kind != FileType::RegularFile && !self.job.recursive {
-            let why = "it is neither a file nor a directory";
-            return Err(Error::failed("opening", source, why).hint("copy it by itself, or with -r"));
-        }
-        let opened = if follow && kind == FileType::RegularFile {
-            Some(std::fs::File::open(source).map_err(|e| Error::io("opening", source, e))?)
-        } else {
-            None
-        };
-        tally::add(&self.tally.found, 1);
-        self.observer.event(Event::FileFound);
-        target.expect_one_more();
-        // The path in messages is the one that the user gave.
-        parent.location = directories::Location::root(source.parent().unwrap_or(Path::new("")));
-        let item = Item { source: Arc::new(parent), name, target, target_name, kind, opened };
-        if let Err(refused) = queue.send(item) {
-            self.leave(refused.0.target);
-        }
-        Ok(())
-    }
-
-    fn copy_directory(
-        &self,
-        source: Arc<SourceDirectory>,
-        metadata: std::fs::Metadata,
-        parent: &Arc<TargetDirectory>,
-        name: &OsStr,
-        queue: &SyncSender<Item>,
-    ) -> Result<()> {
-        let (source, target) = if name == OsStr::new(".") {
-            // Its entries go into the directory itself.
-            let handle = parent.handle.open_self().map_err(|e| Error::io("opening", &parent.location.path(), e))?;
-            let original = Some((source.clone(), metadata.clone()));
-            (source, TargetDirectory::new(handle, parent.location.clone(), Some(parent), false, original))
-        } else {
-            self.make_directory(source, metadata.clone(), parent, name)?
-        };
-        let root = target.handle.file().metadata();
-        let root = root.map_err(|e| Error::io("opening", &target.location.path(), e))?;
-        let id = (root.dev(), root.ino());
-        if id == (metadata.dev(), metadata.ino()) {
-            self.leave(target.clone());
-            return Err(Error::failed(
-                "copying",
-                &target.location.path(),
-                "source and destination are the same directory",
-            ));
-        }
-        self.target_roots.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-        self.walk(source, target, queue);
-        Ok(())
-    }
-
     /// True for the directory that a tree is being copied to.
     fn is_target_root(&self, metadata: &std::fs::Metadata) -> bool {
         let roots = self.target_roots.lock().unwrap_or_else(PoisonError::into_inner);
         roots.contains(&(metadata.dev(), metadata.ino()))
-    }
-
-    fn is_same_file(&self, id: &(u64, u64), target: &TargetDirectory, name: &OsStr) -> Result<bool> {
-        let path = || target.location.path_of(name);
-        let existing = target.handle.stat_entry(name).map_err(|e| Error::io("opening", &path(), e))?;
-        Ok(existing.is_some_and(|stat| (stat.st_dev, stat.st_ino) == *id))
     }
 
     /// The loop of one worker.
@@ -372,31 +216,6 @@ impl<'a> Tree<'a> {
         let required =
             list.look_up(&[target, source], checksum.algorithm).map_err(|why| Error::content(source, why))?;
         Ok(Some(Checksum { algorithm: Some(required.algorithm), expected: Some(required.bytes), list: None }))
-    }
-
-    fn report(&self, started: Instant) -> TreeReport {
-        let (read, written) = self.tally.traffic();
-        let mut notes = self.tally.notes();
-        let cloned = get(&self.tally.cloned);
-        if cloned > 0 {
-            notes.push(format!("cloned: {cloned} bytes share the blocks of their sources"));
-        }
-        let all_content = get(&self.tally.failed_otherwise) == 0;
-        TreeReport {
-            files: get(&self.tally.files),
-            directories: get(&self.tally.directories),
-            bytes: get(&self.tally.bytes),
-            cloned,
-            skipped: self.skipped.load(Ordering::Relaxed),
-            found: get(&self.tally.found),
-            failed: get(&self.tally.failed),
-            failures: self.tally.take_failures(),
-            read,
-            written,
-            elapsed: started.elapsed(),
-            notes,
-            failure_kind: if all_content { ErrorKind::Content } else { ErrorKind::Failed },
-        }
     }
 }
 

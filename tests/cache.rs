@@ -100,7 +100,7 @@ fn an_unaligned_in_place_copy_caches_only_partial_last_pages() {
             let args = ["--seek", &seek.to_string(), src.to_str().unwrap(), dst.to_str().unwrap()];
             let (_, inserted) = trace.during(|| copies(args));
             assert_eq!(inserted.of(&src), 0, "seek {seek} in {}", dir.display());
-            // If the file grows, the page with its old end is cached, too.
+            // If the file grows, the page with its old end is also cached.
             let grows = seek + (5 << 20) + 77 > 6_000_001;
             let limit = if grows { 2 } else { 0 };
             let lines: Vec<_> = inserted.lines(&dst).collect();
@@ -190,7 +190,7 @@ fn pages_of_a_source_without_direct_io_are_evicted_after_reading() {
     let part = cached_pages(&inside);
     assert!(part > 0 && part < hot);
     copies([&inside, &dst]);
-    // squashfs caches its own whole blocks, so pages next to the cached part may stay, too.
+    // squashfs caches its own whole blocks, so pages next to the cached part may also stay.
     let after = cached_pages(&inside);
     assert!(after >= part && after <= part + 4 * 32, "{part} pages were cached, now {after} of {hot}");
     let stderr = fails(4, ["--direct".as_ref(), "always".as_ref(), inside.as_os_str(), dst.as_os_str()]);

@@ -205,7 +205,7 @@ fn closed_standard_input_or_output_is_an_error_and_changes_no_file() {
         assert!(stderr.contains("it is closed"), "{stderr}");
     }
     assert_eq!(fs::read(&dst).unwrap(), b"precious");
-    // /dev/null as standard input is no error.
+    // /dev/null as standard input is not an error.
     assert!(dio_cp().arg("-").arg(&dst).status().unwrap().success());
     same(&dst, b"");
 }

@@ -98,7 +98,7 @@ fn a_command_that_cannot_be_started_publishes_nothing() {
 }
 
 #[test]
-fn a_failed_command_counts_more_than_its_short_output() {
+fn a_failed_command_is_reported_rather_than_its_short_output() {
     let scratch = Scratch::new();
     let dst = scratch.path("dst");
     for options in [&["--size", "1M"][..], &["--skip", "1M"], &["--checksum", &format!("sha256:{}", "00".repeat(32))]] {

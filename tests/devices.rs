@@ -190,7 +190,7 @@ fn a_loop_device_and_its_backing_file_are_the_same_file() {
 }
 
 #[test]
-fn a_block_size_that_is_no_multiple_of_the_sector_size_is_refused() {
+fn a_block_size_that_is_not_a_multiple_of_the_sector_size_is_refused() {
     needs_root_and!("losetup", "blockdev");
     let scratch = Scratch::new();
     let src = scratch.file("src", 50_000);

@@ -235,7 +235,7 @@ fn sparse_keeps_holes_makes_holes_or_writes_zeros() {
         assert!(allocated(&dst) <= limit, "{sparse}: {}", allocated(&dst));
         assert!(sparse != "never" || allocated(&dst) >= 40 << 20, "{}", allocated(&dst));
     }
-    // Zeros in a source without holes: auto writes them; always makes holes, from a pipe, too.
+    // Zeros in a source without holes: auto writes them; always makes holes, also when reading from a pipe.
     write(&src, &bytes);
     copies([&src, &dst]);
     assert!(allocated(&dst) >= 40 << 20);

@@ -209,7 +209,7 @@ fn a_stream_reserves_little_space_ahead() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Runs `dio-cp` while every call of one kind fails with one error, as a seccomp filter does it.
+/// Runs `dio-cp` while every call of one kind fails with one error, as under a seccomp filter.
 fn under_refusal(inject: &str, args: &[&OsStr]) -> std::process::Output {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("inject={inject}")]);

@@ -177,7 +177,7 @@ fn copies_on_overlayfs_are_direct() {
     sparse(&hole, 1 << 20, &[]);
     fs::read(&hole).unwrap();
     assert_eq!(resident(&hole), 256);
-    // Pages that were cached before stay, also those of a partial block.
+    // Pages that were cached before stay, including those of a partial block.
     write(&dst, &content(5000));
     fs::read(&dst).unwrap();
     copies(["--in-place", "--seek", "8192", src.to_str().unwrap(), dst.to_str().unwrap()].map(OsStr::new));

@@ -1,5 +1,5 @@
-//! `--help`, the man page, the completions and the README agree. `DIO_CP_BLESS=1 cargo test --test generated` writes the
-//! generated files anew from src/cli.rs and src/cli/manual.rs.
+//! `--help`, the man page, the completions and the README agree. `DIO_CP_BLESS=1 cargo test --test generated` regenerates
+//! the files from src/cli.rs and src/cli/manual.rs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;

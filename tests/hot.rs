@@ -196,7 +196,7 @@ fn a_device_is_read_with_direct_io_even_if_its_pages_are_cached() {
 }
 
 #[test]
-fn truncating_a_cached_source_is_an_error_and_no_sigbus() {
+fn truncating_a_cached_source_is_an_error_and_not_a_sigbus() {
     let scratch = Scratch::new();
     for new_len in [1 << 20, 5_000_001] {
         let (src, dst) = (scratch.file("src", 60 << 20), scratch.path("dst"));

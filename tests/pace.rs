@@ -1,4 +1,4 @@
-//! `--rate-limit` keeps an even rate, and `--idle` yields to other users of the disk.
+//! `--rate-limit` keeps a steady rate, and `--idle` yields to other users of the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

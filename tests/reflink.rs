@@ -113,7 +113,7 @@ fn a_clone_keeps_every_other_promise() {
         let wrong = format!("sha256:{}", "00".repeat(32));
         fails(3, ["--checksum", &wrong, src.to_str().unwrap(), dst.to_str().unwrap()]);
         same(&dst, b"old");
-        // The digest is that of the bytes, and they are on the medium. The checks read past the cache.
+        // The digest is that of the bytes, and they are on the medium. The checks bypass the cache.
         make_cold(&src);
         let json = report(&["-p", "--checksum", "sha256", "--verify", "--check-cache"], &src, &dst);
         assert_eq!(json["cloned"], LEN);
@@ -204,7 +204,7 @@ fn a_refused_clone_is_copied_silently_or_fails_as_asked() {
 }
 
 #[test]
-fn always_needs_a_file_and_no_contradiction() {
+fn reflink_always_fails_for_streams_and_with_conflicting_options() {
     needs_root_and!("mkfs.xfs");
     let scratch = Scratch::new();
     let mount = Mount::filesystem(&scratch, "xfs", DISK, 512);

@@ -34,12 +34,12 @@ fn create_files(dir: &Path) -> Vec<PathBuf> {
     names(dir).into_iter().filter(|name| name != "lost+found").map(|name| path(&name)).collect()
 }
 
-/// The number of resident pages, by fincore.
+/// The number of resident pages, according to fincore.
 fn fincore(path: &Path) -> u64 {
     tool("fincore", ["-nb".as_ref(), "-o".as_ref(), "PAGES".as_ref(), path.as_os_str()]).trim().parse().unwrap()
 }
 
-/// The numbers of resident pages and of all pages, by vmtouch.
+/// The numbers of resident pages and of all pages, according to vmtouch.
 fn vmtouch(path: &Path) -> (u64, u64) {
     let text = tool("vmtouch", [path]);
     let line = text.lines().find(|line| line.contains("Resident Pages")).unwrap();
@@ -75,7 +75,7 @@ fn page_counts_equal_those_of_fincore_and_vmtouch() {
 }
 
 #[test]
-fn a_page_that_is_not_up_to_date_is_counted_unlike_by_mincore() {
+fn a_page_that_is_not_up_to_date_is_counted_although_mincore_misses_it() {
     needs_root_and!("vmtouch");
     if !can_count_pages() {
         return skip("needs cachestat (Linux 6.5)");

@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module and rank: a module may import modules of a lower rank, and those in [`SAME_RANK`].
-const RANKS: [(&str, u8); 19] = [
-    ("main", 9),
-    ("signals", 9),
-    ("options", 8),
-    ("cli", 7),
-    ("output", 6),
+const RANKS: [(&str, u8); 20] = [
+    ("main", 10),
+    ("signals", 10),
+    ("options", 9),
+    ("cli", 8),
+    ("output", 7),
+    ("tree", 6),
     ("copy", 5),
     ("source", 4),
     ("destination", 4),
@@ -29,7 +30,7 @@ const RANKS: [(&str, u8); 19] = [
     ("pace", 1),
     ("sys", 0),
 ];
-/// Modules of its own rank that a module may import: anything may fail.
+/// Modules that others of the same rank may import: anything can fail.
 const SAME_RANK: [&str; 1] = ["error"];
 
 fn sources() -> Vec<(PathBuf, String)> {

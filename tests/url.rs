@@ -338,7 +338,7 @@ fn credentials_come_from_the_url_a_header_or_netrc_and_are_never_printed() {
     let stderr = fails(1, [&url_with("user:not-secret"), dst_str, "-v", "--retry", "1"]);
     assert!(!stderr.contains("secret"), "{stderr}");
     copies([&nginx.url("/login/f"), dst_str, "--header", "Authorization: Basic dXNlcjpzZWNyZXQ="]);
-    // After a redirect to the same server, too.
+    // Also after a redirect to the same server.
     copies([&url_with("user:secret").replace("/login/f", "/moved/login/f"), dst_str]);
     let netrc = scratch.path("netrc");
     fs::write(&netrc, "machine 127.0.0.1 login user password secret\n").unwrap();
@@ -393,7 +393,7 @@ fn the_request_asks_for_no_encoding_and_headers_can_be_replaced() {
     assert_eq!(request.header("x-empty"), Some(""));
     assert_eq!(request.header("range"), None);
     assert!(request.header("user-agent").unwrap().starts_with("dio-cp/"));
-    // A header of the user replaces the default one.
+    // The user's header replaces the default one.
     copies([&server.url("/"), dst.to_str().unwrap(), "--header", "User-Agent: me"]);
     assert_eq!(server.requests()[1].header("user-agent"), Some("me"));
 }

@@ -12,7 +12,7 @@ const BARS_LEFT: f64 = 142.0;
 /// The length of the longest bar of a panel. The figures are to the right.
 const LONGEST_BAR: f64 = 200.0;
 
-/// Colours for light and dark mode, without a background. Some renderers do not support CSS variables.
+/// Colors for light and dark mode, without a background. Some renderers do not support CSS variables.
 pub const STYLE: &str = "\
 <style>
   text { font: 11px system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; fill: #1f2328 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM. They end the benchmark by an error, so that destructors unmount filesystems and remove devices.
+//! Ctrl-C and SIGTERM. They end the benchmark with an error, so that destructors unmount filesystems and remove devices.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -8,7 +8,7 @@
 //! cargo bench -- install-peers         installs the tools that cargo provides, under target/peers
 //!
 //! DIO_CP_BENCH_ROUNDS=9 …              number of timed rounds (default 5, for large cases 3)
-//! DIO_CP_BENCH_SCALE=16 …              divides all sizes above 1 MiB, to try the benchmark itself
+//! DIO_CP_BENCH_SCALE=16 …              divides all sizes above 1 MiB, to test the benchmark itself
 //! ```
 //!
 //! ```text

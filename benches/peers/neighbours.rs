@@ -71,7 +71,7 @@ pub fn measure(scale: u64, rounds: usize, date: &str) -> Result<Frontier> {
             point.p99.push(sample.p99);
         }
     }
-    let title = format!("random reads of 4 KiB, one at a time, beside copies of {}", table::size(bytes));
+    let title = format!("random reads of 4 KiB, one at a time, during copies of {}", table::size(bytes));
     Ok(Frontier { title, date: date.into(), machine: format!("{}, {}", machine(), place.label), points, notes })
 }
 
@@ -111,7 +111,7 @@ impl LatencyBench {
                 std::thread::sleep(HEAD_START);
                 self.read()
             });
-            // A copy is always under way while the reader reads. The last copy ends after the reader, so the speed is
+            // A copy is always in progress while the reader reads. The last copy ends after the reader, so the speed is
             // that at which the disk writes while the reader reads.
             let mut copies = 0;
             while !reader.is_finished() {

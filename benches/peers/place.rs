@@ -103,7 +103,7 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn new(device: &Path, mount_point: &Path) -> Result<Self> {
         fs::create_dir(mount_point)?;
-        // Otherwise the kernel would initialise tables in the background of a measurement.
+        // Otherwise the kernel would initialize tables in the background during a measurement.
         let options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
         let quiet = ["-q", "-E", options].map(Path::new);
         tools::run("mkfs.ext4", quiet.into_iter().chain([device]))?;

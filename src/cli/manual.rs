@@ -1,4 +1,4 @@
-//! The text of the manual, beside the options: `--help` shows the start of it, and the man page all of it.
+//! The text of the manual, except for the options: `--help` shows the start of it, and the man page all of it.
 
 mod limits;
 mod reports;
@@ -31,10 +31,10 @@ pub const EXIT_STATUS: [(&str, &str); 8] = [
     ("1", "The copy failed: an I/O error, no space, SRC changed, or the copy was refused (same file, device in use)."),
     ("2", "Usage error: wrong arguments."),
     ("3", "The content is not what --size, --checksum, --checksum-file or --verify requires."),
-    ("4", "Direct I/O was refused, under --direct always."),
-    ("5", "The copy is complete, but left pages in the page cache, or this is not known (--check-cache)."),
+    ("4", "Direct I/O was refused (--direct always)."),
+    ("5", "The copy is complete, but left pages in the page cache, or they cannot be counted (--check-cache)."),
     ("6", "The command of --from-command failed or could not be started: nothing was published."),
-    ("128+N", "Ended by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
+    ("128+N", "Terminated by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
 ];
 
 /// Commands to paste, and what they do.
@@ -47,16 +47,16 @@ pub const EXAMPLES: [(&str, &str); 17] = [
         "Download in parallel; repeat after Ctrl-C to resume.",
     ),
     ("dio-cp --from-command db.dump -- pg_dump db", "Write the output of a command, if the command succeeds."),
-    ("dio-cp --from-command os.iso -- curl -fL https://example.org/os.iso", "Write a download of another tool."),
+    ("dio-cp --from-command os.iso -- curl -fL https://example.org/os.iso", "Write what another tool downloads."),
     ("sudo dio-cp --from-command /dev/sdX -- xz -dc image.xz", "Write a compressed image to a device."),
-    ("pg_dump db | dio-cp - db.dump", "Write what a pipe delivers. If pg_dump fails, dio-cp cannot know."),
+    ("pg_dump db | dio-cp - db.dump", "Write what a pipe delivers. dio-cp cannot tell if pg_dump fails."),
     ("dio-cp --reflink always vm.img snapshot.img", "Clone a file, or fail."),
     ("dio-cp backup.tar - | tar x", "Read a file without filling the page cache."),
     ("sudo dio-cp image.raw /dev/sdX", "Write an image to a device, after confirmation."),
     ("dio-cp --check-cache --verify src dst", "Copy, then check the medium and the page cache."),
     ("dio-cp --checksum-file SHA256SUMS os.iso /srv/", "Copy only if the digest is the listed one."),
     ("dio-cp --idle vm.img /backup/", "Copy while nobody else uses the disk."),
-    ("dio-cp --rate-limit 50M vm.img /backup/", "Copy at an even 50 MiB/s."),
+    ("dio-cp --rate-limit 50M vm.img /backup/", "Copy at a steady 50 MiB/s."),
     ("dio-cp --skip 1M --count 4K disk.img part", "Extract a part; --seek 1M writes it back."),
     ("dio-cp --residency -v /var/lib", "List which files of a tree are in the page cache."),
 ];

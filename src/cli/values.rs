@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, Command};
+use clap::{Arg, Command, ValueEnum};
 
 use crate::check::digest::from_hex;
 use crate::direct::DirectPolicy;
@@ -34,9 +34,23 @@ pub const REFLINK: [Choice<Reflink>; 3] = [
 
 pub const SPARSE: [Choice<Sparse>; 3] = [
     ("auto", "Holes in SRC stay holes", Sparse::Auto),
-    ("always", "Blocks of zeros become holes, too", Sparse::Always),
+    ("always", "Blocks of zeros also become holes", Sparse::Always),
     ("never", "Everything is written", Sparse::Never),
 ];
+
+/// Ways to show progress on standard error.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar on a terminal, nothing elsewhere
+    #[default]
+    Auto,
+    /// A bar, or lines of text if there is no terminal
+    Bar,
+    /// One JSON object per line
+    Json,
+    /// Nothing
+    None,
+}
 
 /// Parses one of a few words.
 pub fn choice<T: Copy + Send + Sync + 'static>(choices: &'static [Choice<T>; 3]) -> impl TypedValueParser<Value = T> {
@@ -56,7 +70,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     let binary = text.ends_with(|c: char| "kmgtpeKMGTPE".contains(c));
     let suffix = if binary { "iB" } else { "" };
     parse_size::parse_size(format!("{text}{suffix}"))
-        .map_err(|e| format!("{e}; write a size as 4096, 64K, 4M, 1.5GiB or 10GB"))
+        .map_err(|e| format!("{e}; write a size such as 4096, 64K, 4M, 1.5GiB or 10GB"))
 }
 
 pub fn positive_size(text: &str) -> Result<u64, String> {
@@ -68,7 +82,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|time| *time < MAX_TIMEOUT)
-        .ok_or_else(|| "write a number of seconds as 0.5 or 30".into())
+        .ok_or_else(|| "write a number of seconds, such as 0.5 or 30".into())
 }
 
 /// The value of --checksum.
@@ -170,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_one_line_and_none_of_our_own() {
+    fn a_header_is_one_line_and_not_a_reserved_one() {
         assert_eq!(header("A: b:c"), Ok(("A".into(), "b:c".into())));
         for line in ["no colon", ": value", "a b: c", "a: b\r\nc: d"] {
             assert!(header(line).is_err_and(|why| why.contains("one header line")), "{line}");

@@ -33,7 +33,7 @@ pub struct Finished<'a> {
     pub copying: Duration,
 }
 
-/// What came of --verify.
+/// The result of --verify.
 #[derive(Default)]
 pub struct Verification {
     pub elapsed: Duration,

@@ -51,7 +51,7 @@ impl<'a> Opened<'a> {
             layout,
             start: self.destination_info.resumed,
             first_block,
-            // A rate limit on a stream covers the zeros of a hole, too.
+            // A rate limit on a stream also covers the zeros of a hole.
             fill_holes: limited && in_order,
             cloned: cloned.clone(),
             read_cloned: checks.need_bytes(),
@@ -72,7 +72,7 @@ impl<'a> Opened<'a> {
         Layout { block_size: job.block_size, boundary, lead: (job.seek % boundary) as usize }
     }
 
-    /// Feeds what an interrupted copy left to the digest. Gives the number of the first block that is still missing.
+    /// Digests what an interrupted copy left. Returns the number of the first block that is still missing.
     fn digest_resumed(&self, checks: &Checks) -> Result<u64> {
         let (destination, context) = (&self.destination_info, &self.context);
         match &destination.file {
@@ -84,7 +84,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// Clones what the filesystem can clone. Returns the range of the copy that needs not be moved.
+    /// Clones what the filesystem can clone. Returns the range of the copy that need not be moved.
     fn clone_blocks(&mut self) -> Result<Range<u64>> {
         let job = self.context.job;
         let wanted = job.reflink != Reflink::Never && job.sparse == Sparse::Auto && job.direct == DirectPolicy::Auto;

@@ -135,6 +135,5 @@ fn combine(first: Result<Totals>, second: Result<Totals>) -> Result<Totals> {
 }
 
 fn out_of_memory(e: std::io::Error) -> Error {
-    Error::io("allocating a buffer for", Path::new("the copy"), e)
-        .hint("a smaller --block-size or --queue-depth needs less memory")
+    Error::io("allocating a buffer for", Path::new("the copy"), e).hint("use a smaller --block-size or --queue-depth")
 }

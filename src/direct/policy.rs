@@ -31,7 +31,7 @@ impl std::error::Error for Refused {}
 /// read or written only to align a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Between memory and the device, past the page cache.
+    /// Between memory and the device, bypassing the page cache.
     pub direct: u64,
     /// Read from pages that were in the page cache already. No page was inserted or evicted.
     pub resident: u64,

@@ -11,7 +11,7 @@ use super::{AlignedBuffer, Alignment, DirectPolicy, Traffic};
 use crate::pace::IdleGate;
 use crate::sys;
 
-/// Reads a file or block device past the page cache.
+/// Reads a file or block device, bypassing the page cache.
 ///
 /// [`DirectReader::read_block`] reads a range of any offset and length into an [`AlignedBuffer`]. It aligns the
 /// transfer as the device requires. Several threads may call it at once. Call [`DirectReader::finish`] after the last

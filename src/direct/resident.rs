@@ -2,8 +2,8 @@
 //! again, and dirty pages need not be written back first.
 //!
 //! It does not use read(2). That marks the pages as used, so that the kernel keeps them longer than pages that other
-//! processes use more, and it continues read-ahead if it reads a page that read-ahead has marked. Instead, the range is
-//! mapped for random access and copied from the mapping, which does neither (measured on Linux 6.18: the flags of the
+//! processes use more often. It also continues read-ahead if it reads a page that read-ahead has marked. Instead, the
+//! range is mapped for random access and copied from the mapping, which does neither (measured on Linux 6.18: the flags of the
 //! pages do not change).
 
 use std::fs::File;

@@ -25,7 +25,7 @@ pub use complete::WriteReport;
 /// Bytes per sequential write. Larger writes are hardly faster; 1 MiB writes are half as fast.
 const BUFFER_SIZE: usize = 4 << 20;
 
-/// Writes a file or block device past the page cache, with exactly the bytes and the length that the caller writes.
+/// Writes a file or block device, bypassing the page cache, with exactly the bytes and the length that the caller writes.
 ///
 /// [`DirectWriter::create`] starts a new file; [`DirectWriter::new`] overwrites an open file or block device in place.
 /// There are two ways to write:

@@ -226,7 +226,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Prints the line of a manifest on standard output.
 fn print_digest(name: &Path, digest: &[u8]) {
     let line = [&checksum_list::line(digest, name.as_os_str())[..], b"\n"].concat();
-    // If nobody reads standard output any more, the copy still continues.
+    // If nobody reads standard output, the copy still continues.
     let _ = io::stdout().write_all(&line);
 }
 

@@ -3,10 +3,10 @@
 //! Every transfer to or from a disk passes through [`IdleGate::enter`]. The gate has two modes:
 //!
 //! - **Alone**: full speed, in the idle I/O class. Ten times a second the gate lets the transfers in flight finish, and
-//!   samples the disks while the copy does nothing. If they are busy, somebody else uses them.
+//!   samples the disks while the copy does nothing. If they are busy, another process is using them.
 //! - **Yielding**: one small transfer at a time, and after each a pause of 0.7 times its duration or more. Others have the
 //!   disk for at least two fifths of the time and never wait for more than one small transfer, and a disk that slows down
-//!   gets less to do. All activity in the pauses is somebody else's. When there has been none for a while, the mode is "alone" again.
+//!   gets less to do. All activity in the pauses comes from others. When there has been none for a while, the mode is "alone" again.
 //!
 //! This needs no help from the I/O scheduler. Schedulers that know the idle class (mq-deadline, BFQ) improve on it for
 //! large transfers. Small transfers are not in the idle class, because they would wait until nobody else has a request
@@ -48,7 +48,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 /// After this long without transfers of others, the mode is "alone" again. It doubles each time that was too early.
 const MIN_PATIENCE: Duration = Duration::from_millis(250);
 const MAX_PATIENCE: Duration = Duration::from_secs(8);
-/// Up to this many unexplained transfers are the filesystem's own, caused by the copy.
+/// Up to this many unexplained transfers are taken to be the filesystem's own, caused by the copy.
 const OWN_TRANSFERS: u64 = 2;
 
 thread_local! {
@@ -156,7 +156,7 @@ impl IdleGate {
         if others == 1 {
             others += disks.transfers_during(SECOND_SAMPLE); // a single one may be the filesystem's own
         }
-        // Somebody who comes rarely is in few samples, so the samples of about a second are added up.
+        // A process that uses the disk rarely appears in few samples, so the samples of about a second are added up.
         state.recent_others = state.recent_others * 9 / 10 + others * SCALE;
         state.last_sample = Instant::now();
         self.changed.notify_all(); // wakes the threads that waited for the sample
@@ -164,11 +164,11 @@ impl IdleGate {
             state.recent_others = 0;
             let soon = state.last_change.elapsed() < 2 * MAX_PATIENCE;
             state.patience = if soon { (state.patience * 2).min(MAX_PATIENCE) } else { MIN_PATIENCE };
-            self.change_mode(state, false, &format!("others use {}: yielding", disks.names()));
+            self.change_mode(state, false, &format!("other processes use {}: yielding", disks.names()));
         }
     }
 
-    /// Counts transfers of others in a pause. Ends the yielding if there were none for long enough.
+    /// Counts transfers of others in a pause. Stops yielding if there were none for long enough.
     fn observe_pause(&self, state: &mut State, others: u64) {
         state.others += others;
         if state.last_sample.elapsed() < state.patience {

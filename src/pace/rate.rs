@@ -1,9 +1,9 @@
-//! `--rate-limit`: an even rate in bytes per second.
+//! `--rate-limit`: a steady rate in bytes per second.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A late block may catch up by this much. What is later than that is lost, so that no burst follows a stall.
+/// A late block may catch up by this much. Any longer delay is not made up, so that no burst follows a stall.
 const SLACK: Duration = Duration::from_millis(1);
 /// The rate used, as a share of the limit: with the slack, no tenth of a second has more than its share and one block.
 const MARGIN: f64 = 0.99;
@@ -14,7 +14,7 @@ const BLOCKS_PER_SECOND: u64 = 4000;
 const MIN_BLOCK: u64 = 64 << 10;
 /// Block sizes are a multiple of this, in bytes: whole sectors and pages, and whole chunks of a BLAKE3 tree.
 const BLOCK_STEP: u64 = 16 << 10;
-/// Bytes per second that one worker can copy in such blocks on a flash disk. One worker is kinder than two: other users of
+/// Bytes per second that one worker can copy in such blocks on a flash disk. With one worker, other users of
 /// the disk never wait for more than one block.
 const WORKER_RATE: u64 = 350_000_000;
 

@@ -17,7 +17,7 @@ use crate::sequencer::Sequencer;
 use crate::source_info::{Identity, SourceInfo};
 use crate::sys;
 
-/// The longest hole that one block stands for, in bytes: progress shows where a hole has to be written out.
+/// The longest hole that one block stands for, in bytes. A limit, so that progress is shown while a hole is written out.
 const MAX_HOLE: u64 = 1 << 30;
 
 struct FileSource {
@@ -35,7 +35,7 @@ struct FileSource {
     layout: Layout,
     /// The range of the copy that the destination shares already.
     cloned: Range<u64>,
-    /// Read it all the same.
+    /// Read it anyway.
     read_cloned: bool,
     cursor: Mutex<Cursor>,
     pace: Arc<Pace>,

@@ -98,7 +98,7 @@ pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<io::Result<()>> {
     results.into_iter().map(result).collect()
 }
 
-/// The errno of each replacement, as far as the child came.
+/// The errno of each replacement, as far as the child got.
 fn in_child(replacements: &[Replacement<'_>]) -> io::Result<Vec<libc::c_int>> {
     let (mut results, mut report) = io::pipe()?;
     // SAFETY: the child only makes system calls on data that exists already, and exits with _exit, which runs no exit

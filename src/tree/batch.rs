@@ -248,7 +248,7 @@ pub fn hidden_name(name: &OsStr) -> OsString {
     OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()).into()
 }
 
-/// The message for a signal: what was done, and how to go on.
+/// The message for a signal: what was done, and how to continue.
 pub fn interrupted(files: u64, found: u64, destination: &std::path::Path) -> String {
     format!(
         "{files} of {found} files found so far are complete in {}; repeat the command with -u to copy the rest",

@@ -148,7 +148,7 @@ impl Tree<'_> {
         };
         let handle = parent.handle.open_directory(name).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOTDIR | libc::ELOOP) => {
-                Error::failed("creating", &path, "it is no directory, and a directory cannot replace it")
+                Error::failed("creating", &path, "it is not a directory, and a directory cannot replace it")
             }
             _ => creating(e),
         })?;

@@ -87,7 +87,7 @@ pub fn write(path: &Path, bytes: &[u8]) {
     file.sync_all().unwrap();
 }
 
-/// The command `dio-cp`, without standard input and without the user's proxies, logins and certificates.
+/// The command `dio-cp`, without standard input and without the user's proxies, credentials and certificates.
 pub fn dio_cp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dio-cp"));
     web::alone(&mut command).stdin(Stdio::null());

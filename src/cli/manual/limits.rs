@@ -10,9 +10,9 @@ pub const LIMITS: Section = Section {
             "btrfs",
             "Files with data checksums are written through the page cache, even with O_DIRECT, and btrfs drops the pages \
              itself (measured on Linux 6.18). Compressed files are read in the same way. dio-cp reports this as not \
-             direct. Files in directories with chattr +C are written direct.",
+             direct. Files in directories with chattr +C are written with direct I/O.",
         ),
-        ("tmpfs", "tmpfs stores files in the page cache, so a copy to it is always there."),
+        ("tmpfs", "tmpfs stores files in the page cache, so a copy to it is always cached."),
         ("FUSE", "The process that serves a FUSE filesystem may do buffered I/O of its own, which cannot be detected."),
         (
             "ext2, ext3",
@@ -53,16 +53,16 @@ pub const LIMITS: Section = Section {
         ),
         (
             "--idle",
-            "Only users of this machine's disks are seen, not those of shared storage. Somebody who uses the disk a few times \
-             a second is noticed late. Reserving space and the final fsync(2) are not paused. Data that go through the page \
-             cache are written by the kernel later, and look like somebody else's.",
+            "Only this machine's use of a disk is seen, not that of other machines on shared storage. A process that uses the \
+             disk a few times a second is noticed late. Reserving space and the final fsync(2) are not paused. Data that go through the page \
+             cache are written by the kernel later, which looks like another process's activity.",
         ),
         (
             "--rate-limit",
-            "Bytes that --skip passes over in a pipe do not count. With --connections, a server that stalled may send one \
-             block on each connection at once.",
+            "Bytes that --skip passes over in a pipe do not count. With --connections, a server may send one block on each \
+             connection at once after a stall.",
         ),
-        ("--resume", "Needs extended attributes (not on FAT). Without them nothing is kept, and this is reported."),
+        ("--resume", "Needs extended attributes, which FAT lacks. Without them nothing is kept, and this is reported."),
         (
             "--resume with --connections",
             "Keeps only what has no gap before it: up to 64 MiB per connection less than what was received.",
@@ -71,6 +71,6 @@ pub const LIMITS: Section = Section {
             "Bodies without a length",
             "A body that ends with the connection counts as complete if the connection was closed properly. HTTP/1.1 only.",
         ),
-        ("--connections", "An error may wait for a connection that is being made, up to --connect-timeout."),
+        ("--connections", "An error may be reported late, while a connection is being made: up to --connect-timeout."),
     ],
 };

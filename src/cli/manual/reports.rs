@@ -18,7 +18,7 @@ pub const JSON_REPORT: Section = Section {
     title: "JSON REPORT",
     text: &["With --json, one JSON object on standard output:"],
     terms: &[
-        ("source, destination", "The two ends. Symbolic links and directories in the destination are resolved."),
+        ("source, destination", "Their names. Symbolic links and directories in the destination are resolved."),
         (
             "command",
             "With --from-command: status, the command's exit status (0), or null if --count ended it. Otherwise null.",
@@ -30,23 +30,23 @@ pub const JSON_REPORT: Section = Section {
         (
             "read, written",
             "Bytes by I/O mode: direct; resident (read from the page cache, where they already were); uncached (through the \
-             page cache and out again); cached; memory (tmpfs).",
+             page cache, and evicted at once); cached; memory (tmpfs).",
         ),
-        ("seconds", "total; and of this: copy, sync and verify."),
+        ("seconds", "total, of which: copy, sync and verify."),
         ("digest", "algorithm and hex, or null."),
         ("verified", "Whether the copy was read back."),
         ("synced", "Whether the copy waited for the medium."),
         (
             "cached_pages",
-            "Resident pages of a new file at the end, or null if the kernel does not say or others may have read it.",
+            "Resident pages of a new file at the end, or null if the kernel does not say or other processes may have read it.",
         ),
         (
             "cache",
             "With --check-cache, resident pages of source and destination: before, at most during the copy (sampled every \
              10 ms), and after; null where the kernel does not say.",
         ),
-        ("alignment", "Of direct transfers, of source and destination, in bytes; 1 means none."),
-        ("block_size, queue_depth", "As used."),
+        ("alignment", "Alignment of direct transfers for source and destination, in bytes; 1 means none."),
+        ("block_size, queue_depth", "The values used."),
         ("chosen", "What was chosen, and why."),
         ("notes", "What the user should know."),
     ],
@@ -65,7 +65,7 @@ pub const RESIDENCY_REPORT: Section = Section {
         ("unknown", "Files for which the kernel does not say: before Linux 6.5, and files of other users."),
         ("failed", "Paths that could not be read. Each is named on standard error, and the exit status is 1."),
         ("page_size, seconds", "Page size of this system; time taken."),
-        ("cgroups", "With --cgroups: inode, path and pages of each cgroup that is charged; inode 0 is none."),
+        ("cgroups", "With --cgroups: inode, path and pages of each cgroup that is charged; inode 0 means no cgroup."),
         (
             "list",
             "With -v: path, pages, bytes, resident, dirty, write_back, evicted and recently_evicted of each file; null \

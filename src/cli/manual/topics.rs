@@ -10,8 +10,8 @@ pub const DESCRIPTION: Section = Section {
          --from-command it is what a command prints. DST is a file, an \
          existing directory (the copy gets the file name of SRC), a block device, a FIFO or character device, or - for \
          standard output.",
-        "The last line on standard error has the format of dd's. Whatever did not go direct is reported in a line before \
-         it, and so is what was cloned.",
+        "The last line on standard error has the format of dd's. A line before it reports anything that did \
+         not use direct I/O, and anything that was cloned.",
     ],
     terms: &[],
 };
@@ -37,7 +37,7 @@ pub const ATOMICITY: Section = Section {
     text: &[
         "A new file is written without a name (O_TMPFILE) and gets its name when it is complete and on the medium. An \
          existing file is replaced as a whole at that moment: its name always refers to the complete old content or to \
-         the complete new content, also after a power failure, a full disk, a lost connection or SIGKILL. The new file keeps the \
+         the complete new content, even after a power failure, a full disk, a lost connection or SIGKILL. The new file keeps the \
          mode, owner and extended attributes of the old one. Other hard links keep the old content, and programs that \
          have the old file open continue to read it.",
         "--in-place, --seek, block devices and streams overwrite DST directly. These copies are durable, but not atomic.",
@@ -51,15 +51,15 @@ pub const COMMANDS: Section = Section {
     text: &[
         "A program at the end of a pipe cannot know whether the program before it failed: (head -c 1M /dev/urandom; exit 1) | \
          dio-cp - out publishes a truncated file with exit status 0. With --from-command, dio-cp runs the command itself, and \
-         its exit status is part of the result. If the command exits with another status than 0, is ended by a signal, or \
-         cannot be started, nothing is published, DST stays as it was, and the exit status is 6. To a device or a stream, \
-         the bytes have been written already; the exit status is 6 all the same.",
+         its exit status is part of the result. If the command exits with a status other than 0, is terminated by a signal, or \
+         cannot be started, nothing is published, DST stays as it was, and the exit status is 6. If DST is a device \
+         or a stream, the bytes have already been written; the exit status is 6 in that case, too.",
         "The command starts when DST is open and can be written. It runs without a shell: for pipes and redirections, use -- \
          sh -c 'COMMAND | COMMAND' (in bash, set -o pipefail inside). dio-cp waits for it even if it closes its output \
-         early. With --count, a command that prints more is ended, and its exit status does not matter.",
+         early. With --count, a command that prints more is terminated, and its exit status does not matter.",
         "The command has a process group of its own. If the copy fails or a signal ends it, the group gets SIGTERM or that \
          signal, and SIGKILL a second later; processes that have left the group (setsid) are not reached. Ctrl-Z and fg \
-         stop and continue both. A command that reads from the terminal, such as for a password, gets it.",
+         stop and continue both. A command can read from the terminal, for example to ask for a password.",
     ],
     terms: &[],
 };
@@ -73,9 +73,9 @@ pub const CLONES: Section = Section {
          pages of SRC are written back first. A line before the last one says how many bytes were cloned, and the rate in \
          the last line counts only bytes that were moved.",
         "With --skip, --count and --seek, whole blocks of the filesystem are cloned and the rest is copied, if the offsets \
-         in SRC and DST are equally aligned. --checksum and --verify read SRC all the same. --sparse or --direct with a \
+         in SRC and DST are equally aligned. --checksum and --verify still read SRC. --sparse or --direct with a \
          value other than auto moves the bytes, and so does --reflink never: use it where DST must survive damage to SRC's \
-         blocks. On btrfs, a file with checksums cannot be cloned into one without (chattr +C), or the reverse.",
+         blocks. On btrfs, a file with checksums cannot be cloned into one without (chattr +C), or vice versa.",
     ],
     terms: &[],
 };
@@ -83,14 +83,14 @@ pub const CLONES: Section = Section {
 pub const SHARING_THE_DISK: Section = Section {
     title: "SHARING THE DISK",
     text: &[
-        "--rate-limit: in any tenth of a second, the copy moves at most a tenth of the limit plus one block, for reading and for \
-         writing each. Up to 350 MB/s it uses one block at a time, of 64 to 80 KiB, unless -b and --queue-depth say \
+        "--rate-limit: in any tenth of a second, the copy reads at most a tenth of the limit plus one block, and writes at most as \
+         much. Up to 350 MB/s it uses one block at a time, of 64 to 80 KiB, unless -b and --queue-depth say \
          otherwise; on a spinning disk, a larger -b is faster. Holes do not count, except when they are written to a pipe. \
          --verify reads back at the same rate.",
         "--idle: the copy runs at full speed, in the idle I/O class, while nobody else uses the disk. Ten times a second it \
-         pauses for 2 ms to see whether the disk is busy all the same. If so, it yields: it makes transfers of 96 KiB, one at a \
-         time with a pause after each, at 250 MB/s at most, until nobody else has used the disk for a quarter of a second (up to 8 s, if that \
-         was too short before). It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
+         pauses for 2 ms to see whether the disk is still busy. If so, it yields: it makes transfers of 96 KiB, one at a \
+         time with a pause after each, at 250 MB/s at most, until nobody else has used the disk for a quarter of a second (longer, up to 8 s, if \
+         that has proved too short). It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
          kernel does not say which ones these are (btrfs, overlay, network filesystems). No particular I/O scheduler is \
          needed. -v reports what it sees.",
     ],
@@ -109,8 +109,8 @@ pub const URLS: Section = Section {
         "After a lost connection, the download resumes where it stopped (Range with If-Range), after a delay of 0.5 s, 1 s, \
          2 s and so on, or what Retry-After says, up to an hour. --retry limits the failures in a row: after 16 MiB of \
          progress, the count starts again. If the file on the server has changed (ETag, Last-Modified or length), or if \
-         the server does not identify its version, the download starts over: two versions are never mixed. A stream and \
-         --in-place cannot start over; there the copy fails.",
+         the server does not identify its version, the download starts over: two versions are never mixed. A copy to a \
+         stream or with --in-place cannot start over, so it fails.",
         "--connections needs a server that supports ranges and identifies the version of the file (a strong ETag, or \
          Last-Modified and a length). Otherwise dio-cp uses one connection and says so. With --checksum, or when DST is a \
          stream, each request is for one block; a larger -b then helps with a distant server.",
@@ -129,7 +129,7 @@ pub const RESUMING: Section = Section {
          second. The next copy with --resume continues there if the source is the same: the same URL, version and \
          length, or the same file (device, inode, length and times). Otherwise it says why it starts over. It trusts only a \
          file that belongs to the same user and that nobody else can write.",
-        "What a wrong digest or a failed fsync(2) has made doubtful is not kept. Delete the hidden file if it is no longer \
+        "After a wrong digest or a failed fsync(2), nothing doubtful is kept. Delete the hidden file if it is no longer \
          wanted. --checksum reads back what an earlier copy left, and covers it. --verify does not, and says \"not verified\".",
     ],
     terms: &[],
@@ -138,8 +138,8 @@ pub const RESUMING: Section = Section {
 pub const VERIFYING: Section = Section {
     title: "VERIFYING",
     text: &[
-        "--verify keeps a digest of each 4 MiB that were written, reads them back from the medium past the page cache, and \
-             compares, before a new file gets its name. The digests need 12 MiB of memory per TiB, and up to twice that while \
+        "--verify keeps a digest of every 4 MiB copied, reads the copy back from the medium, bypassing the page cache, and \
+             compares the digests, before a new file gets its name. The digests need 12 MiB of memory per TiB, and up to twice that while \
              the list grows.",
     ],
     terms: &[],
@@ -151,11 +151,11 @@ pub const SIGNALS: Section = Section {
     terms: &[
         (
             "SIGINT, SIGTERM, SIGHUP",
-            "Clean up, end the command of --from-command, say what is under the name of DST, and end by the same signal.",
+            "Clean up, terminate the command of --from-command, report the state of DST, and terminate by the same signal.",
         ),
         ("SIGTSTP, SIGCONT", "Stop and continue, together with the command of --from-command."),
         ("SIGUSR1", "Print a progress line on standard error and continue."),
-        ("SIGPIPE", "Standard output has no reader any more: end silently by the same signal."),
+        ("SIGPIPE", "Standard output no longer has a reader: terminate silently by the same signal."),
     ],
 };
 

@@ -1,4 +1,4 @@
-//! Activity of the disks under a copy, by the kernel's own counters
+//! Activity of the disks under a copy, according to the kernel's counters
 //! (Documentation/block/stat.rst, Documentation/admin-guide/iostats.rst).
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ impl DiskStats {
             for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
                 disks.add_directory(&entry.path());
             }
-            // Of all the machine's disks, one that does not keep counters is hardly the one in use.
+            // Of all the machine's disks, one that does not keep counters is unlikely to be the one in use.
             disks.incomplete = incomplete || disks.stats.is_empty();
         }
         disks
@@ -67,7 +67,7 @@ impl DiskStats {
             return true;
         }
         // The disks below a logical volume, an array or an encrypted disk, and below a loop device with direct I/O. A loop
-        // device without it goes through the page cache: its disk would work later, and look like somebody else.
+        // device without it goes through the page cache: its disk would be busy later, as if others used it.
         let loop_direct = fs::read_to_string(disk.join("loop/dio")).is_ok_and(|direct| direct.trim() == "1");
         let backing_file = fs::read_to_string(disk.join("loop/backing_file")).ok().filter(|_| loop_direct);
         let backing_known =

@@ -148,7 +148,7 @@ pub fn why_rejected(error: &rustls::Error) -> Option<String> {
             let presented: Vec<String> = presented.iter().map(|name| quoted(Path::new(name))).collect();
             format!("it is for {}, not for {}", presented.join(", "), expected.to_str())
         }
-        _ if is_authority(error) => "it is a certificate authority's own, and it is not trusted".into(),
+        _ if is_authority(error) => "it belongs to a certificate authority that is not trusted".into(),
         other => {
             // The name of the error, without the bytes that its debug output contains.
             let debug = format!("{other:?}");

@@ -92,7 +92,7 @@ impl UrlSource<'_> {
         Ok(())
     }
 
-    /// The error of a download that is not retried any more.
+    /// The error of a download that is no longer retried.
     fn final_error(&self, connection: &Connection, failure: RequestFailure) -> Error {
         if failure.recovery != Recovery::GiveUp && self.client.options.retry > 0 {
             let why = format!("{}; gave up after {} attempts", failure.why, connection.failures);

@@ -1,0 +1,81 @@
+//! What a copy of trees did, for the caller.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Tree;
+use super::tally::{FailedFile, get};
+use crate::direct::Traffic;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a copy of trees did.
+#[derive(Clone, Debug)]
+pub struct TreeReport {
+    /// Files, symbolic links and device nodes that are complete, including further names of a file.
+    pub files: u64,
+    /// Directories that were created.
+    pub directories: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Of these, bytes that share their blocks with the source.
+    pub cloned: u64,
+    /// Files that -u found unchanged, or that -n left alone.
+    pub skipped: u64,
+    /// Files that were found.
+    pub found: u64,
+    /// How many were not copied.
+    pub failed: u64,
+    /// The first of these.
+    pub failures: Vec<FailedFile>,
+    /// Bytes read, by how they were read.
+    pub read: Traffic,
+    /// Bytes written, by how they were written.
+    pub written: Traffic,
+    /// From the start until everything was on the medium.
+    pub elapsed: Duration,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    /// The kind of the failures: Content if the content of all of them was not as required.
+    failure_kind: ErrorKind,
+}
+
+impl TreeReport {
+    /// Fails if a file was not copied.
+    pub fn require_complete(&self) -> Result<()> {
+        if self.failed == 0 {
+            return Ok(());
+        }
+        let verb = if self.failed == 1 { "was" } else { "were" };
+        let mut error = Error::summary(format!("{} of {} files {verb} not copied", self.failed, self.found));
+        error.kind = self.failure_kind;
+        Err(error)
+    }
+}
+
+impl Tree<'_> {
+    /// Puts the report together.
+    pub fn report(&self, started: Instant) -> TreeReport {
+        let (read, written) = self.tally.traffic();
+        let mut notes = self.tally.notes();
+        let cloned = get(&self.tally.cloned);
+        if cloned > 0 {
+            notes.push(format!("cloned: {cloned} bytes share the blocks of their sources"));
+        }
+        let all_content = get(&self.tally.failed_otherwise) == 0;
+        TreeReport {
+            files: get(&self.tally.files),
+            directories: get(&self.tally.directories),
+            bytes: get(&self.tally.bytes),
+            cloned,
+            skipped: self.skipped.load(Ordering::Relaxed),
+            found: get(&self.tally.found),
+            failed: get(&self.tally.failed),
+            failures: self.tally.take_failures(),
+            read,
+            written,
+            elapsed: started.elapsed(),
+            notes,
+            failure_kind: if all_content { ErrorKind::Content } else { ErrorKind::Failed },
+        }
+    }
+}
