@@ -29,7 +29,7 @@ const OUTPUT: &str = "Output";
 #[command(
     name = "dio-cp",
     version,
-    about = "Copy files, devices, pipes, URLs and output of commands with O_DIRECT",
+    about = "Copy files, trees, devices, pipes, URLs, command output with O_DIRECT",
     long_about = manual::ABOUT,
     after_help = "Sizes: 4096, 64K, 4M, 1.5GiB (powers of 1024), 10GB (powers of 1000).\n\
                   --help explains these and lists rarely used options; dio-cp(1) is the manual.",

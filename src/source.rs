@@ -132,9 +132,7 @@ fn named_file<'a>(job: &'a Job, path: &Path, pace: &Arc<Pace>) -> Result<OpenSou
     let fail = |e| Error::io("opening", path, e);
     let metadata = std::fs::metadata(path).map_err(fail)?;
     if metadata.is_dir() {
-        let why = "it is a directory; dio-cp copies one file at a time";
-        let archive = format!("tar -C {} -c . | dio-cp - out.tar", quoted(path));
-        return Err(Error::failed("opening", path, why).hint(archive));
+        return Err(Error::failed("opening", path, "it is a directory").hint("use -r, or -a to keep all attributes"));
     }
     if metadata.file_type().is_socket() {
         return Err(Error::failed("opening", path, "it is a socket"));

@@ -18,7 +18,7 @@ fn invalid_arguments_are_usage_errors_and_change_no_file() {
     for (args, message) in [
         (vec![], "SRC and DST are missing"),
         (vec![s], "DST is missing"),
-        (vec![s, d, d], "unexpected"),
+        (vec![s, d, d], "is not a directory"),
         (vec![s, d, "--no-such"], "unexpected"),
         (vec![s, d, "--direct", "perhaps"], "auto, always, never"),
         (vec![s, d, "--queue-depth", "0"], "1..=1024"),

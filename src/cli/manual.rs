@@ -3,6 +3,7 @@
 mod limits;
 mod reports;
 mod topics;
+mod trees;
 
 /// A section of the man page: paragraphs, then terms with their explanations.
 pub struct Section {
@@ -16,7 +17,7 @@ pub struct Section {
 
 /// What the program is, for the top of `--help`.
 pub const ABOUT: &str = "\
-Copies a file, block device, pipe, URL or the output of a command with O_DIRECT. A copy of any size leaves the page cache as it found it, fits in \
+Copies files, directory trees, block devices, pipes, URLs and the output of commands with O_DIRECT. A copy of any size leaves the page cache as it found it, fits in \
 a 32 MiB container, ends only when the data are on the medium, and never leaves a half-written file under the final \
 name.";
 
@@ -38,9 +39,12 @@ pub const EXIT_STATUS: [(&str, &str); 8] = [
 ];
 
 /// Commands to paste, and what they do.
-pub const EXAMPLES: [(&str, &str); 17] = [
+pub const EXAMPLES: [(&str, &str); 20] = [
     ("dio-cp src dst", "Copy a file."),
     ("dio-cp vm.img /backup/", "Copy a file into a directory. Holes stay holes."),
+    ("dio-cp -a /srv/data /backup/", "Back up a directory: everything in it, with all attributes."),
+    ("dio-cp -a -u /srv/data /backup/", "Update the backup every night: only what has changed is copied."),
+    ("dio-cp -r --exclude '*.o' --exclude .git src /backup/", "Leave some names out."),
     ("dio-cp https://example.org/os.iso .", "Download a file. Lost connections are resumed."),
     (
         "dio-cp --resume --connections 4 https://example.org/os.iso .",
@@ -70,6 +74,7 @@ pub const AFTER_OPTIONS: &[&Section] = &[
     &Section { title: "EXIT STATUS", text: &[], terms: &EXIT_STATUS },
     &topics::PAGE_CACHE,
     &topics::ATOMICITY,
+    &trees::TREES,
     &topics::COMMANDS,
     &topics::CLONES,
     &topics::SHARING_THE_DISK,
@@ -80,6 +85,7 @@ pub const AFTER_OPTIONS: &[&Section] = &[
     &topics::SIGNALS,
     &reports::PROGRESS_LINES,
     &reports::JSON_REPORT,
+    &trees::JSON_REPORT_OF_TREES,
     &reports::RESIDENCY_REPORT,
     &topics::FILES,
     &topics::ENVIRONMENT,

@@ -104,7 +104,16 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 };
     note("mode", set_mode(file, mode))?;
-    for attribute in source.list_xattr().into_iter().flatten().filter(|attribute| attribute != RESUME_RECORD) {
+    let wanted: Vec<_> =
+        source.list_xattr().into_iter().flatten().filter(|attribute| attribute != RESUME_RECORD).collect();
+    for attribute in file.list_xattr().into_iter().flatten() {
+        // A default ACL of the directory gives a new file attributes that the source does not have.
+        if !wanted.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD
+        {
+            note(&format!("attribute {}", attribute.display()), file.remove_xattr(&attribute))?;
+        }
+    }
+    for attribute in wanted {
         if let Some(value) = source.get_xattr(&attribute).ok().flatten() {
             note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
         }

@@ -15,7 +15,7 @@ use crate::sys::{self, FileMapping};
 
 /// The most bytes to map at once: mapped pages count as memory of the process. Smaller mappings need less memory, but cost
 /// more time, because each one that is removed interrupts the other processors (TLB flush).
-const MAX_MAPPING: usize = 2 << 20;
+const MAX_MAPPING: usize = 1 << 20;
 
 /// Reads cached ranges of a file whose other ranges are read with direct I/O. Several threads may read at once.
 pub(crate) struct CachedReader {

@@ -28,7 +28,10 @@ impl Place {
                 Ok(handle) => return Ok(Place::Into(target_root(handle, destination))),
                 Err(e) if wants_directory => {
                     let error = match e.raw_os_error() {
-                        Some(libc::ENOTDIR) => Error::failed("opening", destination, "it is not a directory"),
+                        Some(libc::ENOTDIR) => {
+                            let why = format!("{} is not a directory, which several sources need", quoted(destination));
+                            Error::usage(why)
+                        }
                         Some(libc::ENOENT) => {
                             Error::io("opening", destination, e).hint(format!("mkdir {}", quoted(destination)))
                         }

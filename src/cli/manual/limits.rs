@@ -52,6 +52,12 @@ pub const LIMITS: Section = Section {
              refuses linkat(2), a new file has a hidden name during the copy, and -n needs renameat2(2).",
         ),
         (
+            "Trees",
+            "With -a, files with several names are remembered until the end: about 200 bytes each, and an open directory for \
+             each directory that contains one. Each level of a tree needs two open directories; the limit of open files is \
+             raised to the hard limit. A --checksum manifest lists a file with several names once.",
+        ),
+        (
             "--idle",
             "Only this machine's use of a disk is seen, not that of other machines on shared storage. A process that uses the \
              disk a few times a second is noticed late. Reserving space and the final fsync(2) are not paused. Data that go through the page \
