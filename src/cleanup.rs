@@ -13,7 +13,7 @@ use crate::sys::ChildGroup;
 /// How long a command has to end after a signal, before SIGKILL.
 pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shared by the copy and by whoever may end it early, such as a thread that watches for signals.
+/// Shared by the copy and by any thread that may end it early, such as the one that watches for signals.
 #[derive(Default)]
 pub struct Cleanup {
     state: Mutex<State>,

@@ -73,7 +73,7 @@ pub struct DestinationInfo {
     pub description: String,
 }
 
-/// What became of a destination.
+/// The outcome for a destination.
 pub struct Finished {
     /// How the bytes were written.
     pub written: WriteReport,
@@ -145,7 +145,7 @@ fn existing<'a>(
     }
     if job.resume && !kind.is_file() {
         let why = format!("--resume cannot be used here: {} is not a file", quoted(&target.name));
-        return Err(Error::usage(why).hint("--skip and --seek resume by hand"));
+        return Err(Error::usage(why).hint("use --skip and --seek to resume manually"));
     }
     if kind.is_block_device() {
         return Ok(device::open(job, source, target, observer, cleanup)?.opened(pace));

@@ -145,7 +145,7 @@ fn display(cli: &Cli) -> ProgressDisplay {
     ProgressDisplay::new(mode, verbosity, cli.operands().first().is_some_and(|first| *first == "-"))
 }
 
-/// Prints the error, what is left, and what to try; or ends by SIGPIPE, silently.
+/// Prints the error, what is left, and what to try; or terminates by SIGPIPE, silently.
 fn fail(display: &ProgressDisplay, error: &anyhow::Error) -> ExitCode {
     display.clear();
     let copy_error = error.downcast_ref::<Error>();

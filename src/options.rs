@@ -24,7 +24,7 @@ pub enum Plan {
     Tree(Box<TreeJob>),
 }
 
-/// Turns the arguments into a job, or says which of them do not fit together.
+/// Turns the arguments into a job, or reports which of them conflict.
 pub fn plan(cli: &Cli, umask: u32) -> Result<Plan> {
     if trees::are_wanted(cli) {
         let (sources, destination) = trees::operands(cli)?;
@@ -88,7 +88,7 @@ fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Resu
         (to_stdout && cli.no_clobber, "--no-clobber", "standard output always exists"),
         (to_stdout && cli.preserve, "--preserve", "standard output has no attributes"),
         (to_stdout && cli.verify, "--verify", "standard output cannot be read back"),
-        (to_stdout && cli.resume, "--resume", "nothing is kept of standard output"),
+        (to_stdout && cli.resume, "--resume", "standard output cannot be resumed"),
         (to_stdout && cli.json, "--json", "the copied bytes go to standard output"),
         (from_stdin && cli.preserve, "--preserve", "standard input has no attributes to preserve"),
         (from_stdin && cli.resume, "--resume", "standard input cannot be read a second time"),
@@ -107,7 +107,11 @@ fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Resu
             "--verify",
             "with --direct never, it would read the page cache, not the medium",
         ),
-        (in_place && cli.resume, "--resume", "--in-place and --seek write to DST itself; there is nothing to keep"),
+        (
+            in_place && cli.resume,
+            "--resume",
+            "--in-place and --seek write to DST directly, so there is no partial file to keep",
+        ),
         (in_place && cli.no_clobber, "--no-clobber", "--in-place and --seek overwrite an existing file"),
         (in_place && cli.preserve, "--preserve", "--in-place and --seek do not change the attributes of DST"),
         (!from_url && !cli.header.is_empty(), "--header", "SRC is not a URL"),
@@ -174,7 +178,7 @@ fn endpoints(cli: &Cli) -> Result<(Endpoint, Endpoint)> {
             let hint = format!("dio-cp --from-command {} -- {command}", destination.display());
             return Err(Error::usage("--from-command needs -- and then the COMMAND").hint(hint));
         }
-        refuse_extra(extra, "--from-command has only DST before --")?;
+        refuse_extra(extra, "--from-command takes only DST before --")?;
         let command = Endpoint::Command(cli.command_words().to_vec());
         return Ok((command, endpoint(destination)?));
     }
@@ -182,7 +186,7 @@ fn endpoints(cli: &Cli) -> Result<(Endpoint, Endpoint)> {
         [] => Err(Error::usage("SRC and DST are missing").hint("dio-cp --help")),
         [_] => Err(Error::usage("DST is missing").hint("dio-cp --help")),
         [source, destination, extra @ ..] => {
-            refuse_extra(extra, "a copy has one SRC and one DST")?;
+            refuse_extra(extra, "a copy takes one SRC and one DST")?;
             Ok((endpoint(source)?, endpoint(destination)?))
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::block::{Block, Layout};
 use crate::cleanup::Cleanup;
 use crate::direct::{DirectPolicy, Traffic};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::job::{Endpoint, Job};
 use crate::pace::Pace;
@@ -122,7 +122,7 @@ pub fn open<'a>(
             let _ = (observer, restarts);
             let name = job.source.name();
             let why = "this build cannot read URLs: it was built without the cargo feature `url`";
-            Err(Error::usage(why).hint(format!("curl -fL {} | dio-cp - DST", quoted(&name))))
+            Err(Error::usage(why).hint(format!("dio-cp --from-command DST -- curl -fL {}", crate::error::quoted(&name))))
         }
         Endpoint::Path(path) => named_file(job, path, pace),
     }

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! One thread walks, and [`WORKERS`] threads copy the entries that it finds. Small files are copied many at a time; a large
-//! one is copied by [`copy`](crate::copy) like a single file. Both trees are only reached by way of open directories, one
-//! path component at a time and never through a symbolic link, so that users who change them meanwhile cannot lead the copy
-//! elsewhere.
+//! one is copied by [`copy`](mod@crate::copy) like a single file. Both trees are only reached by way of open directories, one
+//! path component at a time and never through a symbolic link, so that a user who changes them during the copy cannot redirect
+//! it.
 
 mod batch;
 mod content;
@@ -57,7 +57,7 @@ pub use tally::FailedFile;
 
 /// Threads that copy files.
 const WORKERS: usize = 4;
-/// Files that the walk may be ahead.
+/// How many files the walk may be ahead of the workers.
 const QUEUE: usize = 1024;
 
 /// Everything that the threads share.

@@ -489,7 +489,7 @@ fn no_symbolic_link_is_followed_whoever_swaps_directories_for_links() {
     });
     assert!(swaps > 1000, "{swaps}");
     assert!(
-        contents(&dst).iter().all(|(_, bytes)| bytes == b"public" || bytes.is_empty()),
+        contents(dst).iter().all(|(_, bytes)| bytes == b"public" || bytes.is_empty()),
         "a file was read through a link"
     );
 }

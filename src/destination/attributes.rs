@@ -15,7 +15,7 @@ use crate::error::{Error, Result, quoted};
 use crate::job::Job;
 use crate::source_info::SourceInfo;
 
-/// Attributes that are about the old content. The kernel removes them at a write, and so does a replacement.
+/// Attributes that describe the old content. The kernel removes them on a write, so a replacement does not keep them.
 const CONTENT_ATTRIBUTES: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
 
 /// The record of --resume belongs to one file and is never copied.

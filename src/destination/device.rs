@@ -64,7 +64,7 @@ fn check_capacity(job: &Job, source: &SourceInfo, name: &Path, capacity: u64) ->
     if let Some(length) = source.length.filter(|length| *length > available) {
         let after_seek = if job.seek > 0 { " after --seek" } else { "" };
         let why = format!("it is too small: the copy needs {length} bytes, and it has {available}{after_seek}");
-        return Err(Error::failed("writing", name, why).hint("--count copies only the start"));
+        return Err(Error::failed("writing", name, why).hint("use --count to copy only the start"));
     }
     Ok(())
 }

@@ -60,7 +60,9 @@ pub fn resumable(
                 let why = format!("{} is neither a file nor a URL", quoted(&source.name));
                 Err(Error::usage(format!("--resume cannot be used here: {why}")))
             }
-            None => cannot_keep(&source.name, "the server does not give its version (ETag, Last-Modified) and length"),
+            None => {
+                cannot_keep(&source.name, "the server does not report its version (ETag, Last-Modified) and length")
+            }
         };
     };
     let hidden = hidden_path(&target.path);

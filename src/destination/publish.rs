@@ -114,7 +114,7 @@ pub fn publish(
         Some(temporary) => std::fs::rename(temporary, path),
         None if target.exists() => sys::link_over(file, &temporary_name(path), path),
         None => match sys::link(file, path) {
-            // Another process has created it meanwhile. Without -n the later one wins, as with cp.
+            // Another process has created it in the meantime. Without -n, the later one wins, as with cp.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !exclusive => {
                 sys::link_over(file, &temporary_name(path), path)
             }

@@ -52,7 +52,7 @@ impl Target {
             None if job.in_place => name.clone(),
             None => {
                 let why = "it has no name that could be replaced";
-                return Err(Error::failed("replacing", &name, why).hint("--in-place overwrites its bytes"));
+                return Err(Error::failed("replacing", &name, why).hint("use --in-place to overwrite its bytes"));
             }
         };
         Ok(Self { name, path, metadata: Some(metadata) })

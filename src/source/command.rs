@@ -31,7 +31,7 @@ struct CommandSource<'a> {
     cleanup: &'a Cleanup,
 }
 
-/// Prepares the command. It is started when the destination is open, so that nothing runs in vain.
+/// Prepares the command. It is started when the destination is open, so that it does not run for nothing.
 pub fn open<'a>(
     job: &'a Job,
     command: &'a [OsString],
@@ -132,7 +132,7 @@ impl Source for CommandSource<'_> {
 }
 
 impl Drop for CommandSource<'_> {
-    /// The copy has failed: the command is of no use any more.
+    /// The copy has failed: the command is no longer needed.
     fn drop(&mut self) {
         if let Some(child) = self.child.get().filter(|child| !child.is_reaped()) {
             child.end(libc::SIGTERM, END_TIMEOUT);

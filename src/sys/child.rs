@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::terminal::Terminal;
 use super::{check, retry};
 
-/// How often [`ChildGroup::end`] checks whether the group has gone.
+/// How often [`ChildGroup::end`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long [`ChildGroup::end`] waits after SIGKILL. Only a process in uninterruptible sleep takes longer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ impl ChildGroup {
         }
     }
 
-    /// Sends `signal` to the group. Nothing happens if the group has gone.
+    /// Sends `signal` to the group. Nothing happens if the group is gone.
     pub fn signal(&self, signal: libc::c_int) {
         // The state is locked so that the leader is not reaped meanwhile. As long as the group has a member, its ID is not
         // given to another process.

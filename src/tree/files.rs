@@ -173,10 +173,10 @@ impl Tree<'_> {
 
     /// A new file without a name, or with a hidden one.
     fn create(&self, item: &Item) -> io::Result<(File, Option<OsString>)> {
-        if self.can_be_unnamed {
-            if let Some(file) = item.target.handle.create_unnamed()? {
-                return Ok((file, None));
-            }
+        if self.can_be_unnamed
+            && let Some(file) = item.target.handle.create_unnamed()?
+        {
+            return Ok((file, None));
         }
         let hidden = hidden_name(&item.target_name);
         Ok((item.target.handle.create_file(&hidden)?, Some(hidden)))

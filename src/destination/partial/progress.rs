@@ -113,7 +113,7 @@ impl Partial {
         let mut state = self.state();
         state.ended = true;
         if !is_file_at(&self.file, &self.path)? {
-            return Ok(None); // somebody has removed it
+            return Ok(None); // another process has removed it
         }
         if worthwhile && state.contiguous > 0 && !state.sync_failed {
             let synced = self.sync(state.contiguous);
