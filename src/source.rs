@@ -122,7 +122,8 @@ pub fn open<'a>(
             let _ = (observer, restarts);
             let name = job.source.name();
             let why = "this build cannot read URLs: it was built without the cargo feature `url`";
-            Err(Error::usage(why).hint(format!("dio-cp --from-command DST -- curl -fL {}", crate::error::quoted(&name))))
+            Err(Error::usage(why)
+                .hint(format!("dio-cp --from-command DST -- curl -fL {}", crate::error::quoted(&name))))
         }
         Endpoint::Path(path) => named_file(job, path, pace),
     }
