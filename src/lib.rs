@@ -62,4 +62,4 @@ pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWri
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Confirmation, Event, Observer, Phase, Silent};
 pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse, TargetRule, TreeJob};
-pub use tree::{FailedFile, TreeReport, copy_tree};
+pub use tree::{FailedFile, PagesLeft, TreeReport, copy_tree};

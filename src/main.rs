@@ -85,7 +85,8 @@ fn print_tree_report(cli: &Cli, display: &ProgressDisplay, job: &TreeJob, report
         report.notes.iter().for_each(|note| display.print(&format!("dio-cp: {note}")));
         display.print(&tree_last_line(report.files, report.bytes, report.bytes - report.cloned, report.elapsed));
     }
-    Ok(report.require_complete()?)
+    report.require_complete()?;
+    Ok(report.pages_left.map_or(Ok(()), |pages| pages.require_none(&job.destination))?)
 }
 
 /// Prints the digest or the JSON report for scripts, and notes and the last line for people.

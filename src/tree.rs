@@ -4,6 +4,7 @@
 //! place         which name each source gets, by cp's rules
 //! walk          directories: read in the source, made in the destination, completed last
 //! files         one entry: cloned, or read and written, with its attributes
+//! cache         --check-cache over all files
 //! batch         hundreds of files become durable together, and then get their names
 //! links         files with several names
 //! tally         what was done so far
@@ -16,6 +17,7 @@
 //! it.
 
 mod batch;
+mod cache;
 mod content;
 mod directories;
 mod files;
@@ -45,6 +47,7 @@ use crate::job::{Checksum, Endpoint, TreeJob};
 use crate::pace::Pace;
 use crate::sys;
 use batch::Batch;
+use cache::CacheCount;
 use content::BUFFER_SIZE;
 use files::{Item, Outcome};
 use links::Links;
@@ -52,6 +55,7 @@ use place::Place;
 use sources::Named;
 use tally::{Tally, get};
 
+pub use cache::PagesLeft;
 pub use report::TreeReport;
 pub use tally::FailedFile;
 
@@ -71,6 +75,7 @@ struct Tree<'a> {
     exclude: Gitignore,
     checksum_list: Option<ChecksumList>,
     tally: Arc<Tally>,
+    cache: CacheCount,
     links: Links,
     batch: Batch,
     /// One large file at a time.
@@ -137,6 +142,7 @@ impl<'a> Tree<'a> {
             exclude: exclude.build().map_err(|e| Error::usage(format!("--exclude: {e}")))?,
             checksum_list: list.map(|(list, algorithm)| ChecksumList::read(list, algorithm)).transpose()?,
             tally: Arc::default(),
+            cache: CacheCount::new(job.file.check_cache),
             links: Links::default(),
             batch: Batch::new(sys::use_all_file_descriptors()),
             large: Mutex::default(),

@@ -238,6 +238,45 @@ fn a_cold_tree_leaves_no_page_and_inserts_none_of_the_source() {
 }
 
 #[test]
+fn check_cache_counts_over_all_files() {
+    if !can_count_pages() || !has_tool("strace") {
+        return skip("needs cachestat (Linux 6.5) and strace");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+    plain_tree(&src, 30);
+    fs::write(src.join("large"), content(3_000_001)).unwrap();
+    let check = ["-q", "--json", "-a", "--check-cache"];
+    let output = dio_cp().args(check).args([&src, &dst]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["cache"], serde_json::json!({ "source": 0, "destination": 0, "unknown": 0 }));
+    // Where the kernel refuses to evict, the pages stay, and that is found.
+    fs::remove_dir_all(&dst).unwrap();
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-q", "-o", "/dev/null", "-e", "inject=fadvise64:error=EPERM", env!("CARGO_BIN_EXE_dio-cp")]);
+    let output = strace.args(check).args([&src, &dst]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_report_of_a_tree_has_every_field_that_the_man_page_has() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+    plain_tree(&src, 3);
+    let output = dio_cp().args(["-q", "--json", "-r"]).args([&src, &dst]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let man = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/dio-cp.1")).unwrap();
+    let section = man.split(".SH \"JSON REPORT OF TREES\"").nth(1).unwrap().split(".SH").next().unwrap();
+    let terms = section.lines().filter_map(|line| line.strip_prefix("\\fB"));
+    let mut described: Vec<_> = terms.flat_map(|line| line.trim_end_matches("\\fR").split(", ")).collect();
+    described.sort_unstable();
+    let mut fields: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, described);
+}
+
+#[test]
 fn update_copies_what_has_changed_and_opens_nothing_else() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));

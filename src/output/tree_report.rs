@@ -24,6 +24,9 @@ pub fn tree_json(report: &TreeReport, job: &TreeJob) -> String {
         "failures": failures.collect::<Vec<_>>(),
         "read": traffic(&report.read),
         "written": traffic(&report.written),
+        "cache": report.pages_left.map(|pages| serde_json::json!({
+            "source": pages.source, "destination": pages.destination, "unknown": pages.unknown,
+        })),
         "seconds": (report.elapsed.as_secs_f64() * 1e6).round() / 1e6,
         "synced": job.file.sync,
         "notes": report.notes,

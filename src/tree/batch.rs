@@ -99,6 +99,7 @@ impl Tree<'_> {
                 self.tally.note(&format!("pages of copied files may stay in the page cache: {e}"));
             }
         }
+        files.iter().for_each(|file| self.cache.copied(&file.file));
         let (replacing, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.replaces);
         let mut taken = Vec::new();
         for file in new {

@@ -99,7 +99,11 @@ impl Tree<'_> {
             destination_name: target_path,
             pace: &self.pace,
         };
-        let job = Job { checksum: self.checksum_of(&complete.source, target_path)?, ..self.job.file.clone() };
+        let job = Job {
+            checksum: self.checksum_of(&complete.source, target_path)?,
+            check_cache: false,
+            ..self.job.file.clone()
+        };
         let report = copy_open_files(files, &job, &LargeFileObserver(self.observer), self.cleanup)?;
         complete.len = report.bytes;
         add(&self.tally.cloned, report.cloned);

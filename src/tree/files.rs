@@ -153,6 +153,7 @@ impl Tree<'_> {
             hidden,
             shared,
         };
+        let cached = self.cache.before(source);
         let result = self
             .copy_bytes(source, metadata, &mut complete, &target_path, buffer)
             .and_then(|()| self.set_attributes(&complete.file, &target_path, source, metadata, item, existing));
@@ -162,6 +163,7 @@ impl Tree<'_> {
             }
             return Err(error);
         }
+        self.cache.after(source, cached);
         let now = source.metadata().map_err(|e| Error::io("reading", &source_path, e))?;
         let version = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec());
         if version(&now) != version(metadata) {

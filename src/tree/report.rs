@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Tree;
+use super::cache::PagesLeft;
 use super::tally::{FailedFile, get};
 use crate::direct::Traffic;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +32,8 @@ pub struct TreeReport {
     pub read: Traffic,
     /// Bytes written, by how they were written.
     pub written: Traffic,
+    /// What --check-cache found, if requested.
+    pub pages_left: Option<PagesLeft>,
     /// From the start until everything was on the medium.
     pub elapsed: Duration,
     /// What the user should know.
@@ -73,6 +76,7 @@ impl Tree<'_> {
             failures: self.tally.take_failures(),
             read,
             written,
+            pages_left: self.cache.pages_left(),
             elapsed: started.elapsed(),
             notes,
             failure_kind: if all_content { ErrorKind::Content } else { ErrorKind::Failed },

@@ -8,6 +8,7 @@ use rustix::fs::{FileType, Stat};
 use super::Tree;
 use super::batch::hidden_name;
 use super::files::{Item, Outcome};
+use super::tally::add;
 use crate::error::{Error, Result, quoted};
 use crate::sys::{Replacement, replace_all};
 
@@ -24,6 +25,11 @@ impl Tree<'_> {
         let fail = |e| Error::io("creating", &path, e);
         let same = existing.is_some_and(|existing| FileType::from_raw_mode(existing.st_mode) == FileType::Symlink)
             && directory.read_link(name).is_ok_and(|old| old == link);
+        let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        if self.job.update && same && existing.is_some_and(|existing| time(existing) == time(&stat)) {
+            add(&self.tally.unchanged, 1);
+            return Ok(Outcome::Skipped);
+        }
         if existing.is_none() {
             directory.create_symlink(&link, name).map_err(fail)?;
         } else if !same {

@@ -39,6 +39,11 @@ pub const JSON_REPORT_OF_TREES: Section = Section {
         ("skipped", "Files that -u found unchanged or -n left alone, and sockets."),
         ("failed, failures", "Number of files that were not copied; path and error of the first 10,000 of them."),
         ("read, written", "Bytes by I/O mode, as for one file."),
+        (
+            "cache",
+            "With --check-cache: pages that the copy left in the page cache, of the source and of the destination; and unknown, \
+             the number of files for which the kernel does not say. Otherwise null.",
+        ),
         ("seconds, synced, notes", "As for one file."),
     ],
 };
