@@ -194,6 +194,10 @@ impl Observer for ProgressDisplay {
             }
             Event::FileDone => {
                 self.counters.files_done.fetch_add(1, Ordering::Relaxed);
+                if let Some(bar) = &self.bar {
+                    let (found, done) = self.counters.files();
+                    bar.set_message(format!("{done} of {found} files"));
+                }
             }
             Event::Digest(name, digest) => print_digest(name, digest),
             Event::Failure(text) => self.print(&format!("dio-cp: {text}")),
