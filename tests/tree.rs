@@ -484,6 +484,15 @@ fn a_signal_says_how_far_the_copy_came() {
     assert!(contents(&dst).iter().all(|(path, _)| !path.to_str().unwrap().contains("dio-cp-")), "{stderr}");
 }
 
+/// Sets a flag when it is dropped.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn no_symbolic_link_is_followed_whoever_swaps_directories_for_links() {
     let scratch = Scratch::new();
@@ -518,6 +527,8 @@ fn no_symbolic_link_is_followed_whoever_swaps_directories_for_links() {
     let swaps = std::thread::scope(|scope| {
         let in_source = scope.spawn(move || swap(src, secret));
         let in_destination = scope.spawn(move || swap(dst, out));
+        // Ends the swapping threads even if an assertion fails.
+        let _stop = StopOnDrop(&stop);
         for _ in 0..40 {
             // Failures are expected: directories come and go.
             let _ = run(["-q".as_ref(), "-rT".as_ref(), src.as_os_str(), dst.as_os_str()]);
