@@ -98,12 +98,13 @@ impl Cleanup {
         &self,
         spawn: impl FnOnce() -> io::Result<Arc<ChildGroup>>,
     ) -> io::Result<Arc<ChildGroup>> {
-        let state = self.lock();
-        if matches!(*state, State::Abandoned { .. }) {
+        // Not under the lock: starting a command from a filesystem that hangs must not delay a signal.
+        let child = if self.is_abandoned() { Err(io::ErrorKind::Interrupted.into()) } else { spawn() }?;
+        *self.command() = Some(child.clone());
+        if self.is_abandoned() {
+            child.end(libc::SIGTERM, END_TIMEOUT);
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let child = spawn()?;
-        *self.command() = Some(child.clone());
         Ok(child)
     }
 
@@ -119,7 +120,7 @@ impl Cleanup {
     /// Ends the command whose output is copied, if there is one: by `signal`, and a second later by SIGKILL.
     pub fn end_command(&self, signal: libc::c_int) {
         let child = self.command().clone();
-        child.iter().filter(|child| !child.is_reaped()).for_each(|child| child.end(signal, END_TIMEOUT));
+        child.iter().filter(|child| !child.is_finished()).for_each(|child| child.end(signal, END_TIMEOUT));
     }
 
     /// Many files are going to be copied. `end` is called if that ends early: it removes what is unfinished, and returns a

@@ -72,7 +72,7 @@ fn prepare(cli: &Cli, plan: &Plan, display: &Arc<ProgressDisplay>, cleanup: &Arc
     }
     // Exceeding the file size limit is then an error that can be reported, and does not kill the program.
     sys::ignore_signal(SIGXFSZ);
-    signals::watch(display.clone(), cleanup.clone()).context("starting to watch for signals")
+    signals::watch(display.clone(), cleanup.clone(), cli.from_command).context("starting to watch for signals")
 }
 
 /// Prints the JSON report for scripts, and notes and the last line for people. Fails if a file was not copied.

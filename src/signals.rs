@@ -20,9 +20,10 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Starts a thread that watches for signals. SIGUSR1 prints a progress line. Signals that are ignored already, as by
 /// nohup(1), stay ignored. The command whose output is copied gets the same signals, because a terminal does not send them
 /// to its process group.
-pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> io::Result<()> {
-    let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP];
-    let watched = signals.into_iter().filter(|signal| !sys::signal_ignored(*signal));
+pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>, runs_command: bool) -> io::Result<()> {
+    let stop = if runs_command { Some(SIGTSTP) } else { None };
+    let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().chain(stop);
+    let watched = signals.filter(|signal| !sys::signal_ignored(*signal));
     let mut signals = Signals::new(watched)?;
     let watch = move || {
         for signal in signals.forever() {
@@ -33,7 +34,7 @@ pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>) -> io::Result
             }
             if signal == SIGTSTP {
                 cleanup.signal_command(SIGTSTP);
-                let _ = emulate_default_handler(SIGTSTP); // returns when the program is continued
+                sys::stop_by_default(SIGTSTP); // returns when the program is continued
                 cleanup.signal_command(SIGCONT);
                 continue;
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::block::{Block, Layout};
 use crate::cleanup::Cleanup;
-use crate::direct::{DirectPolicy, Traffic};
+use crate::direct::{DirectPolicy, DirectReader, Traffic};
 use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::job::{Endpoint, Job};
@@ -57,11 +57,20 @@ pub struct ReadPlan {
     pub fill_holes: bool,
     /// The range of the copy that the destination shares with the source already.
     pub cloned: Range<u64>,
-    /// Read the cloned range anyway: the checks need its bytes.
-    pub read_cloned: bool,
+    /// Reads the cloned range from the destination, if the checks need its bytes: the source may have changed since. None:
+    /// the range is skipped.
+    pub clone_reader: Option<CloneReader>,
     /// The blocks are consumed one after another.
     #[cfg_attr(not(feature = "url"), allow(dead_code))]
     pub in_order: bool,
+}
+
+/// Reads what the destination shares with the source.
+pub struct CloneReader {
+    /// Reads the destination.
+    pub reader: DirectReader,
+    /// Where the copy starts in the destination, in bytes.
+    pub start: u64,
 }
 
 /// What was read, and how.
@@ -155,7 +164,7 @@ fn stored_file<'a>(
     pace: &Arc<Pace>,
 ) -> Result<OpenSource<'a>> {
     let fail = |e| Error::io("opening", name, e);
-    let (reader, file) = crate::direct::DirectReader::open(open_path, job.direct).map_err(fail)?;
+    let (reader, file) = DirectReader::open(open_path, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
     let generated = sys::PSEUDO_FILESYSTEMS.contains(&sys::filesystem(&file).map_err(fail)?);
     if metadata.is_file() && (metadata.len() == 0 || generated) && stdin.is_none() {
@@ -171,7 +180,7 @@ fn stored_file<'a>(
 pub fn open_file<'a>(job: &'a Job, name: &Path, file: File, pace: &Arc<Pace>) -> Result<OpenSource<'a>> {
     let fail = |e| Error::io("opening", name, e);
     let clone = file.try_clone().map_err(fail)?;
-    let reader = crate::direct::DirectReader::with_policy(clone, job.direct).map_err(fail)?;
+    let reader = DirectReader::with_policy(clone, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
     file::open(job, name, reader, (file, metadata), None, pace)
 }

@@ -25,7 +25,7 @@ pub use file::{fallocate, seek_extent, sync_filesystem};
 pub use filesystem::free_bytes;
 pub use mapping::FileMapping;
 pub use memory::page_size;
-pub use process::{ignore_signal, io_priority, set_timer_slack, signal_ignored, umask};
+pub use process::{ignore_signal, io_priority, set_timer_slack, signal_ignored, stop_by_default, umask};
 pub use streams::was_closed;
 
 pub(crate) use cache::mincore_is_reliable;

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -142,6 +142,31 @@ fn a_full_disk_ends_the_command_and_everything_it_started() {
 }
 
 #[test]
+fn a_failed_command_leaves_no_process_even_if_one_holds_its_output() {
+    let scratch = Scratch::new();
+    let (dst, sleep) = (scratch.path("dst"), unique_sleep(&scratch));
+    for script in [format!("sleep {sleep} > /dev/null & exit 1"), format!("sleep {sleep} & exit 1")] {
+        let start = Instant::now();
+        let output = from_script(&[], &dst, &script);
+        assert_eq!(output.status.code(), Some(6), "{script}: {}", stderr(&output));
+        assert!(!is_running(&sleep), "{script}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{script}");
+        assert_eq!(scratch.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn count_does_not_wait_for_a_command_that_prints_no_more() {
+    let scratch = Scratch::new();
+    let (dst, sleep) = (scratch.path("dst"), unique_sleep(&scratch));
+    let start = Instant::now();
+    let output = from_script(&["--count", "3"], &dst, &format!("printf 123; exec sleep {sleep}"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(start.elapsed() < Duration::from_secs(20) && !is_running(&sleep));
+    same(&dst, b"123");
+}
+
+#[test]
 fn a_destination_that_is_refused_starts_no_command() {
     let scratch = Scratch::new();
     let (dst, ran) = (scratch.file("dst", 10), scratch.path("ran"));
@@ -222,7 +247,8 @@ fn start(dst: &Path, script: &str) -> Child {
     let script = format!("echo x; touch {}; {script}", ready.display());
     let mut command = dio_cp();
     command.arg("--from-command").arg(dst).args(["--", "sh", "-c", &script]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // In a process group of its own, because the kernel does not stop an orphaned one.
+    let child = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the command has started", || ready.exists());
     fs::remove_file(ready).unwrap();
     child
@@ -309,6 +335,30 @@ fn a_command_can_ask_a_question_on_the_terminal() {
     let output = on_a_terminal(&line, &ready, b"secret\n");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     same(&dst, b"got secret\n");
+}
+
+#[test]
+fn the_terminal_is_returned_when_the_command_has_ended() {
+    if !has_tool("script") {
+        return skip("needs the tool script");
+    }
+    let scratch = Scratch::new();
+    let (dst, ready) = (scratch.path("dst"), scratch.path("ready"));
+    // --rate-limit waits for the command in another place.
+    for options in ["", "--rate-limit 1M"] {
+        let _ = fs::remove_file(&ready);
+        let line = format!(
+            "{} {options} --from-command {} -- sh -c 'touch {}; read answer < /dev/tty; echo got $answer'; \
+             read next < /dev/tty; echo next=$next",
+            env!("CARGO_BIN_EXE_dio-cp"),
+            dst.display(),
+            ready.display()
+        );
+        let output = on_a_terminal(&line, &ready, b"first\nsecond\n");
+        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && screen.contains("next=second"), "{options}: {screen}");
+        same(&dst, b"got first\n");
+    }
 }
 
 #[test]

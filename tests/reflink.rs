@@ -133,6 +133,27 @@ fn a_clone_keeps_every_other_promise() {
 }
 
 #[test]
+fn the_digest_of_a_clone_is_its_own_even_if_the_source_changes() {
+    needs_root_and!("mkfs.xfs", "mkfs.btrfs");
+    on_each_filesystem(|mount| {
+        let (src, dst) = (mount.path("src"), mount.path("dst"));
+        write(&src, &content(LEN));
+        // Slow enough to change the source after the clone and before its last block is read.
+        let mut command = dio_cp();
+        command.args(["-q", "--json", "--checksum", "sha256", "--verify", "--rate-limit", "40M"]).args([&src, &dst]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        File::options().write(true).open(&src).unwrap().write_all_at(b"changed", LEN as u64 - 100).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["cloned"], LEN);
+        assert_eq!(json["digest"]["hex"], tool("sha256sum", [&dst])[..64]);
+        same(&dst, &content(LEN));
+    });
+}
+
+#[test]
 fn whole_blocks_of_a_part_are_cloned_and_the_rest_is_copied() {
     needs_root_and!("mkfs.xfs", "mkfs.btrfs");
     on_each_filesystem(|mount| {

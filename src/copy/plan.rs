@@ -1,18 +1,20 @@
 //! Second stage: how the copy is cut into blocks, which checks see them, and how many workers move them. What an
 //! interrupted copy left is read, what the filesystem can clone is cloned, and space is reserved.
 
+use std::fs::File;
 use std::ops::Range;
 
 use super::open::{Context, Opened};
 use crate::block::Layout;
 use crate::check::Checks;
 use crate::check::cache_watch::CacheWatch;
-use crate::direct::DirectPolicy;
+use crate::direct::{DirectPolicy, DirectReader};
 use crate::error::{Error, Result, plain, quoted};
 use crate::event::{Event, Phase};
 use crate::job::{Job, Reflink, Sparse};
-use crate::source::ReadPlan;
+use crate::source::{CloneReader, ReadPlan};
 use crate::source_info::SourceInfo;
+use crate::sys;
 
 /// A transfer of 64 KiB to 1 MiB is up to twice as fast from a huge page (benches/RESULTS.md).
 const HUGE_PAGE: usize = 2 << 20;
@@ -54,12 +56,13 @@ impl<'a> Opened<'a> {
             // A rate limit on a stream also covers the zeros of a hole.
             fill_holes: limited && in_order,
             cloned: cloned.clone(),
-            read_cloned: checks.need_bytes(),
+            clone_reader: self.clone_reader(&cloned, &checks)?,
             in_order: in_order || checks.in_order(),
         })?;
         let Context { observer, .. } = self.context;
         observer.event(Event::Start(self.source.info.length));
-        observer.event(Event::Copied(self.destination_info.resumed + cloned.end - cloned.start));
+        let not_read = if checks.need_bytes() { 0 } else { cloned.end - cloned.start };
+        observer.event(Event::Copied(self.destination_info.resumed + not_read));
         // With several workers, the others would wait while the reader of the stream stalls, and then write all at once.
         let workers = if limited && in_order { 1 } else { self.workers(&cloned, &checks) };
         let buffer_size = self.buffer_size(&layout, workers);
@@ -103,12 +106,26 @@ impl<'a> Opened<'a> {
             Err(e) if job.reflink == Reflink::Always => {
                 Err(Error::io("cloning", name, e).hint("leave out --reflink always: dio-cp then copies the bytes"))
             }
+            Err(_) if !is_file => Ok(0..0),
             Err(e) => {
                 let line = format!("{}: not cloned: {}", quoted(name), plain(&e));
                 self.context.detail(line);
                 Ok(0..0)
             }
         }
+    }
+
+    /// Reads the cloned range back for the checks, if they need its bytes.
+    fn clone_reader(&self, cloned: &Range<u64>, checks: &Checks) -> Result<Option<CloneReader>> {
+        let Some(file) = self.destination_info.file.as_ref().filter(|_| !cloned.is_empty() && checks.need_bytes())
+        else {
+            return Ok(None);
+        };
+        let fail = |e| Error::io("reading back", &self.destination_info.name, e);
+        // Reopened, so that a refusal of direct reads does not change how the file is written.
+        let mut reader = DirectReader::from_file(File::open(sys::fd_path(file)).map_err(fail)?).map_err(fail)?;
+        self.context.pace.idle.iter().for_each(|idle| reader.yield_at(idle));
+        Ok(Some(CloneReader { reader, start: self.context.job.seek }))
     }
 
     fn watch_cache(&self) -> Result<CacheWatch> {

@@ -79,6 +79,7 @@ impl Workers<'_> {
         while self.source.next(&mut block, &self.sequencer)? {
             self.checks.update(&block);
             if block.cloned {
+                self.observer.event(Event::Copied(block.len));
                 continue; // the destination has it
             }
             self.pace.rate.wait(Direction::Write, block.data().len());

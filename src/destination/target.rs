@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::device;
 use crate::error::{Error, Result, quoted};
-use crate::job::Job;
+use crate::job::{Endpoint, Job};
 use crate::source_info::SourceInfo;
 
 /// The place a copy goes to.
@@ -74,7 +74,11 @@ impl Target {
 fn name_in_directory(job: &Job, directory: &Path, source: &SourceInfo) -> Result<PathBuf> {
     let Some(suggested) = &source.suggested_name else {
         let why = format!("{} is a directory, and {} has no file name", quoted(directory), quoted(&source.name));
-        let command = format!("dio-cp {} {}", shell_word(&job.source.name()), shell_word(&directory.join("NAME")));
+        let name = shell_word(&directory.join("NAME"));
+        let command = match &job.source {
+            Endpoint::Command(_) => format!("dio-cp --from-command {name} -- {}", shell_word(&job.source.name())),
+            source => format!("dio-cp {} {name}", shell_word(&source.name())),
+        };
         return Err(Error::usage(why).hint(command));
     };
     let name = directory.join(&suggested.name);

@@ -74,6 +74,8 @@ impl CommandSource<'_> {
         if status.success() {
             return Ok(());
         }
+        // Processes that it has started may still be running.
+        self.child.get().iter().for_each(|child| child.end(libc::SIGTERM, END_TIMEOUT));
         let bytes = self.stream.bytes_read();
         Err(Error::command(&self.name, format!("it {} after printing {bytes} bytes", ending(status))))
     }
@@ -119,7 +121,7 @@ impl Source for CommandSource<'_> {
     fn finish(&self) -> Result<ReadReport> {
         let report = self.stream.finish()?;
         let Some(child) = self.child.get() else { return Ok(report) };
-        let command = if self.stream.has_more()? {
+        let command = if self.stream.has_more(END_TIMEOUT)? {
             // --count ends the copy here. What the command does about that does not matter.
             child.end(libc::SIGTERM, END_TIMEOUT);
             CommandEnd::EndedByCount
@@ -134,7 +136,7 @@ impl Source for CommandSource<'_> {
 impl Drop for CommandSource<'_> {
     /// The copy has failed: the command is no longer needed.
     fn drop(&mut self) {
-        if let Some(child) = self.child.get().filter(|child| !child.is_reaped()) {
+        if let Some(child) = self.child.get().filter(|child| !child.is_finished()) {
             child.end(libc::SIGTERM, END_TIMEOUT);
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Extents, OpenSource, ReadPlan, ReadReport, Source, suggested_name};
+use super::{CloneReader, Extents, OpenSource, ReadPlan, ReadReport, Source, suggested_name};
 use crate::block::{Block, Layout};
 use crate::direct::{CachedReader, DirectPolicy, DirectReader, Traffic};
 use crate::error::{Error, Result, quoted, size};
@@ -35,8 +35,8 @@ struct FileSource {
     layout: Layout,
     /// The range of the copy that the destination shares already.
     cloned: Range<u64>,
-    /// Read it anyway.
-    read_cloned: bool,
+    /// Reads it from the destination, if its bytes are needed.
+    clone_reader: Option<CloneReader>,
     cursor: Mutex<Cursor>,
     pace: Arc<Pace>,
 }
@@ -103,7 +103,7 @@ pub fn open<'a>(
         extents: extents.clone(),
         layout: Layout::default(),
         cloned: 0..0,
-        read_cloned: false,
+        clone_reader: None,
         cursor: Mutex::default(),
         pace: pace.clone(),
     };
@@ -178,7 +178,8 @@ impl FileSource {
     /// Claims the next range; None at the end.
     fn claim(&self) -> Option<Claim> {
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.cloned.contains(&cursor.offset) && !self.read_cloned {
+        let in_clone = self.cloned.contains(&cursor.offset);
+        if in_clone && self.clone_reader.is_none() {
             cursor.offset = self.cloned.end;
         }
         let offset = cursor.offset;
@@ -186,7 +187,9 @@ impl FileSource {
             return None;
         }
         let mut hole = false;
-        if offset >= cursor.data_end {
+        if in_clone && self.clone_reader.is_some() {
+            cursor.data_end = self.cloned.end; // the extents of the source may have changed since
+        } else if offset >= cursor.data_end {
             let extent = self.extents.at(&self.layout, offset);
             (cursor.data_end, hole) = (extent.end, extent.hole);
         }
@@ -214,13 +217,13 @@ impl FileSource {
 
     /// What the user should know if the file changed during the copy. An error if it shrank.
     fn note_changes(&self) -> Result<Option<String>> {
+        if self.range.len > 0 && self.cloned == (0..self.range.len) {
+            return Ok(None); // a clone is a snapshot
+        }
         let fail = |e| Error::io("reading", &self.name, e);
         let current_len = sys::length(&self.file).map_err(fail)?;
         if self.range.len > 0 && current_len < self.range.end() {
             return Err(self.shrank(current_len));
-        }
-        if self.cloned == (0..self.range.len) {
-            return Ok(None); // a clone is a snapshot
         }
         if current_len > self.range.file_len {
             let grown = size(current_len - self.range.file_len);
@@ -242,7 +245,7 @@ impl Source for FileSource {
         if plan.fill_holes {
             self.extents.ignore_holes();
         }
-        (self.cloned, self.read_cloned) = (plan.cloned, plan.read_cloned);
+        (self.cloned, self.clone_reader) = (plan.cloned, plan.clone_reader);
         Ok(())
     }
 
@@ -257,6 +260,14 @@ impl Source for FileSource {
             return Ok(true);
         }
         self.pace.rate.wait(Direction::Read, len as usize);
+        if let Some(CloneReader { reader, start }) = self.clone_reader.as_ref().filter(|_| block.cloned) {
+            let fail = |e| Error::io("reading back the clone of", &self.name, e).at(offset);
+            let read = reader.read_block(&mut block.buffer, block.lead, start + offset, len as usize).map_err(fail)?;
+            if (read as u64) < len {
+                return Err(Error::failed("reading back the clone of", &self.name, "it is shorter than the source"));
+            }
+            return Ok(true);
+        }
         let file_offset = self.range.start + offset;
         if self.cached_reader.read(&mut block.buffer[block.lead..block.lead + len as usize], file_offset) {
             return Ok(true);
@@ -276,7 +287,11 @@ impl Source for FileSource {
             stdin.seek(SeekFrom::Start(self.range.end())).map_err(fail)?;
         }
         let note = self.note_changes()?;
-        let (traffic, why_not_direct) = self.reader.traffic();
+        let (mut traffic, why_not_direct) = self.reader.traffic();
+        if let Some(clone) = &self.clone_reader {
+            clone.reader.finish().map_err(fail)?;
+            traffic = traffic + clone.reader.traffic().0;
+        }
         let traffic = Traffic { resident: self.cached_reader.bytes(), ..traffic };
         let why_not_evicted = self.reader.why_not_evicted();
         Ok(ReadReport { traffic, why_not_direct, why_not_evicted, note, command: None })

@@ -97,14 +97,27 @@ impl StreamSource {
         self.state().bytes_read
     }
 
-    /// True if more bytes follow the last one that was read. Waits until that is known.
-    pub fn has_more(&self) -> Result<bool> {
+    /// True unless the stream ends after the last byte that was read, within `timeout`.
+    pub fn has_more(&self, timeout: Duration) -> Result<bool> {
         let mut state = self.state();
         if state.reached_end {
             return Ok(false);
         }
         let fail = |e| Error::io("reading", &self.name, e);
+        if !self.wait_readable(timeout).map_err(fail)? {
+            return Ok(true);
+        }
         Ok(self.fill(&mut state, &mut [0], &Sequencer::default()).map_err(fail)? > 0)
+    }
+
+    /// Waits until a read would not block. False after `timeout`. A command that has stopped because it needs the terminal
+    /// gets it.
+    fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
+        let ready = sys::wait_ready(self.file.as_fd(), false, timeout)?;
+        if !ready {
+            self.producer.iter().for_each(|producer| producer.lend_terminal_if_needed());
+        }
+        Ok(ready)
     }
 
     /// Bytes the copy will have, if --size says so.
@@ -131,8 +144,12 @@ impl StreamSource {
     fn fill(&self, state: &mut State, buffer: &mut [u8], sequencer: &Sequencer) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() && !sequencer.is_cancelled() {
-            if !sys::wait_ready(self.file.as_fd(), false, POLL_INTERVAL)? {
-                self.producer.iter().for_each(|producer| producer.lend_terminal_if_needed());
+            if !self.wait_readable(POLL_INTERVAL)? {
+                if self.producer.as_ref().is_some_and(|producer| producer.has_failed()) {
+                    // A process that it has started may keep the pipe open for ever.
+                    state.reached_end = true;
+                    break;
+                }
                 continue;
             }
             match self.read(&mut buffer[filled..]) {
@@ -203,9 +220,7 @@ impl Source for StreamSource {
         let wanted = placement.max_len.min(usize::try_from(remaining).unwrap_or(usize::MAX));
         if self.pace.rate.limits() {
             // A stream that stalls does not catch up: the rate counts from when its bytes arrive.
-            while !sequencer.is_cancelled()
-                && !sys::wait_ready(self.file.as_fd(), false, POLL_INTERVAL).map_err(fail)?
-            {}
+            while !sequencer.is_cancelled() && !self.wait_readable(POLL_INTERVAL).map_err(fail)? {}
             self.pace.rate.wait(Direction::Read, wanted);
         }
         let buffer = &mut block.buffer[placement.lead..placement.lead + wanted];

@@ -12,6 +12,8 @@ use super::{check, retry};
 
 /// How often [`ChildGroup::end`] checks whether the group is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the thread that watches for signals has to act on one.
+const SIGNAL_DELAY: Duration = Duration::from_millis(100);
 /// How long [`ChildGroup::end`] waits after SIGKILL. Only a process in uninterruptible sleep takes longer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -70,8 +72,41 @@ impl ChildGroup {
             }
             let mut state = self.state();
             if let Some(status) = reap(self.id, &mut state, 0)? {
+                self.leader_ended(&mut state, status);
                 return Ok(status);
             }
+        }
+    }
+
+    /// The leader has ended: takes the terminal back. If the terminal ended it, for example by Ctrl-C, this process, which
+    /// did not get that signal, gets it now.
+    fn leader_ended(&self, state: &mut State, status: ExitStatus) {
+        let had_terminal = state.has_terminal;
+        self.return_terminal(state);
+        if let Some(signal @ (libc::SIGINT | libc::SIGQUIT | libc::SIGHUP)) = status.signal().filter(|_| had_terminal) {
+            // SAFETY: integers only.
+            unsafe { libc::kill(libc::getpid(), signal) };
+            std::thread::sleep(SIGNAL_DELAY);
+        }
+    }
+
+    /// True if the leader has failed: it has exited with another status than 0, or a signal has ended it.
+    pub fn has_failed(&self) -> bool {
+        if let Some(status) = self.state().status {
+            return !status.success();
+        }
+        // SAFETY: siginfo_t is a struct of integers and pointers, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let Ok(id) = libc::id_t::try_from(self.id) else { return false };
+        // SAFETY: `info` outlives the call.
+        let result = unsafe { libc::waitid(libc::P_PID, id, &mut info, options) };
+        // SAFETY: waitid has set the status for every event it reports.
+        let status = || unsafe { info.si_status() };
+        match info.si_code {
+            libc::CLD_EXITED => result == 0 && status() != 0,
+            libc::CLD_KILLED | libc::CLD_DUMPED => result == 0,
+            _ => false,
         }
     }
 
@@ -79,7 +114,10 @@ impl ChildGroup {
     pub fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + timeout;
         loop {
-            let status = reap(self.id, &mut self.state(), libc::WNOHANG)?;
+            let mut state = self.state();
+            let status = reap(self.id, &mut state, libc::WNOHANG)?;
+            status.iter().for_each(|status| self.leader_ended(&mut state, *status));
+            drop(state);
             if status.is_some() || Instant::now() >= deadline {
                 return Ok(status);
             }
@@ -121,7 +159,7 @@ impl ChildGroup {
         let Some(terminal) = Terminal::controlling().filter(|_| needs_terminal || suspended) else { return };
         if suspended {
             self.return_terminal(&mut self.state());
-            super::stop_own_group(libc::SIGSTOP);
+            super::stop_by_default(libc::SIGTSTP);
         }
         // In the background, stop like any process that needs the terminal. The shell's fg continues this process.
         while !terminal.lend_to(self.id) {
@@ -175,9 +213,9 @@ impl ChildGroup {
         }
     }
 
-    /// True if the leader has been reaped.
-    pub fn is_reaped(&self) -> bool {
-        self.state().status.is_some()
+    /// True if the leader has succeeded. What it may have started for later is not to be ended then.
+    pub fn is_finished(&self) -> bool {
+        self.state().status.is_some_and(|status| status.success())
     }
 }
 

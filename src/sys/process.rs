@@ -19,6 +19,21 @@ pub fn file_size_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// Lets a signal that stops (SIGTSTP) have its default action on this process once, although a handler is installed for it.
+/// Returns when the process is continued, or at once in an orphaned process group, which the kernel does not stop.
+pub fn stop_by_default(signal: libc::c_int) {
+    // SAFETY: sigaction is a struct of integers, for which zero is a valid value; SIG_DFL installs no code of ours, and what
+    // was installed before is put back.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, &default, &mut before) == 0 {
+            libc::raise(signal);
+            libc::sigaction(signal, &before, std::ptr::null_mut());
+        }
+    }
+}
+
 /// Raises the limit of open files to the most that this process may have (RLIMIT_NOFILE), and returns it.
 pub fn use_all_file_descriptors() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

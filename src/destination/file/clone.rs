@@ -42,5 +42,8 @@ impl FileDestination<'_> {
 
 /// True if the filesystem refused to clone, and changed nothing.
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL | libc::EXDEV | libc::EPERM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL | libc::EXDEV | libc::EPERM | libc::ETXTBSY)
+    )
 }
