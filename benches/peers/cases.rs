@@ -3,6 +3,7 @@
 use crate::peer::{Peer, bare, cp, dd, dio, file_copies, limits, mbuffer, nbdcopy, peer, qemu_img, xcp};
 use crate::place::Storage;
 use crate::source::{CacheState, Content};
+use crate::tree_cases;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -19,6 +20,8 @@ pub struct Task {
     pub bytes: u64,
     /// How many copies a run makes, each by its own command.
     pub copies: u64,
+    /// True if a run begins with a copy that is complete, instead of none.
+    pub copied_before: bool,
     pub peers: Vec<Peer>,
     /// The default number of rounds.
     pub rounds: usize,
@@ -32,7 +35,96 @@ pub const NEIGHBOURS: &str = "neighbours";
 /// All cases, in the order of the tables.
 pub fn all() -> Vec<Task> {
     let with_limits = || [file_copies(), limits()].concat();
-    let plain = |name, title, bytes| Task {
+    let mut tasks = vec![
+        Task { copies: 50, ..cold("file-4k", "{size}, cold, file to file, one command each", 4096) },
+        Task { copies: 20, ..cold("file-1m", "{size}, cold, file to file, one command each", MIB) },
+        Task { copies: 4, ..cold("file-64m", "{size}, cold, file to file, one command each", 64 * MIB) },
+        Task { peers: with_limits(), ..cold("file-1g", "{size}, cold, file to file", GIB) },
+        Task { peers: with_limits(), rounds: 3, ..cold("file-8g", "{size}, cold, file to file", 8 * GIB) },
+        Task { state: CacheState::Hot, peers: hot(), ..cold("hot-1g", "{size}, source cached", GIB) },
+        Task {
+            state: CacheState::HalfHot,
+            peers: hot(),
+            ..cold("half-hot-1g", "{size}, half of the source cached", GIB)
+        },
+        Task {
+            state: CacheState::Dirty,
+            peers: hot(),
+            ..cold("dirty-1g", "{size}, source not yet on the medium", GIB)
+        },
+        Task {
+            content: Content::Sparse,
+            peers: vec![dio(), sparse_cp(), qemu_img(), nbdcopy(), xcp()],
+            rounds: 3,
+            notes: &["left out: dd, cat, mbuffer, dcfldd and ddrescue, which would read the holes, or write them"],
+            ..cold("sparse-64g", "{size} with 1/64 of it data, the rest holes", 64 * GIB)
+        },
+        Task {
+            state: CacheState::Hot,
+            peers: pipe_in(),
+            ..cold("pipe-in", "{size} from a pipe, source cached", 2 * GIB)
+        },
+        Task { peers: pipe_out(), ..cold("pipe-out", "{size}, cold, into a pipe", 2 * GIB) },
+        Task { peers: verify(), ..cold("verify", "{size}, cold, and compared with the medium", GIB) },
+        Task { peers: proof(), ..cold("proof", "{size}, cold, file to file, with proof", GIB) },
+        Task {
+            state: CacheState::Hot,
+            copies: 300,
+            peers: small(),
+            ..cold("small", "{size}, cached, one command each", 4096)
+        },
+        Task {
+            content: Content::Served,
+            state: CacheState::Hot,
+            peers: url(),
+            ..cold("url", "{size} from nginx on this machine", 2 * GIB)
+        },
+        Task {
+            content: Content::Served,
+            state: CacheState::Hot,
+            peers: paced(),
+            ..cold("paced", "{size} from nginx at 50 MB/s a connection", GIB / 2)
+        },
+        Task {
+            content: Content::Tree,
+            state: CacheState::Hot,
+            peers: residency(),
+            ..cold("residency", "the residency of 20,000 files of {size}", 5000)
+        },
+        Task { peers: depths(), ..cold("sweep-depth", "{size}, cold, file to file, by queue depth", GIB) },
+        Task { peers: blocks(), ..cold("sweep-block", "{size}, cold, file to file, by block size", GIB) },
+        Task {
+            storage: Storage::Zram,
+            content: Content::Filled,
+            peers: zram(),
+            notes: &["on this device the bare loops, not fio, show what is possible"],
+            ..cold("zram-1g", "{size}, cold, file to file, at memory speed", GIB)
+        },
+        Task {
+            storage: Storage::Zram,
+            content: Content::Filled,
+            peers: depths(),
+            ..cold("zram-sweep-depth", "{size} at memory speed, by queue depth", GIB)
+        },
+        Task {
+            storage: Storage::Zram,
+            content: Content::Filled,
+            peers: blocks(),
+            ..cold("zram-sweep-block", "{size} at memory speed, by block size", GIB)
+        },
+        Task {
+            storage: Storage::Loop4Kn,
+            peers: with_limits(),
+            ..cold("4kn-1g", "{size}, cold, file to file, 4096-byte sectors", GIB)
+        },
+    ];
+    tasks.extend(tree_cases::all());
+    tasks
+}
+
+/// A copy of a cold file of random bytes, once, on the disk.
+pub fn cold(name: &'static str, title: &'static str, bytes: u64) -> Task {
+    Task {
         name,
         title,
         storage: Storage::Disk,
@@ -40,93 +132,11 @@ pub fn all() -> Vec<Task> {
         state: CacheState::Cold,
         bytes,
         copies: 1,
+        copied_before: false,
         peers: file_copies(),
         rounds: 5,
         notes: &[],
-    };
-    vec![
-        Task { copies: 50, ..plain("file-4k", "{size}, cold, file to file, one command each", 4096) },
-        Task { copies: 20, ..plain("file-1m", "{size}, cold, file to file, one command each", MIB) },
-        Task { copies: 4, ..plain("file-64m", "{size}, cold, file to file, one command each", 64 * MIB) },
-        Task { peers: with_limits(), ..plain("file-1g", "{size}, cold, file to file", GIB) },
-        Task { peers: with_limits(), rounds: 3, ..plain("file-8g", "{size}, cold, file to file", 8 * GIB) },
-        Task { state: CacheState::Hot, peers: hot(), ..plain("hot-1g", "{size}, source cached", GIB) },
-        Task {
-            state: CacheState::HalfHot,
-            peers: hot(),
-            ..plain("half-hot-1g", "{size}, half of the source cached", GIB)
-        },
-        Task {
-            state: CacheState::Dirty,
-            peers: hot(),
-            ..plain("dirty-1g", "{size}, source not yet on the medium", GIB)
-        },
-        Task {
-            content: Content::Sparse,
-            peers: vec![dio(), sparse_cp(), qemu_img(), nbdcopy(), xcp()],
-            rounds: 3,
-            notes: &["left out: dd, cat, mbuffer, dcfldd and ddrescue, which would read the holes, or write them"],
-            ..plain("sparse-64g", "{size} with 1/64 of it data, the rest holes", 64 * GIB)
-        },
-        Task {
-            state: CacheState::Hot,
-            peers: pipe_in(),
-            ..plain("pipe-in", "{size} from a pipe, source cached", 2 * GIB)
-        },
-        Task { peers: pipe_out(), ..plain("pipe-out", "{size}, cold, into a pipe", 2 * GIB) },
-        Task { peers: verify(), ..plain("verify", "{size}, cold, and compared with the medium", GIB) },
-        Task { peers: proof(), ..plain("proof", "{size}, cold, file to file, with proof", GIB) },
-        Task {
-            state: CacheState::Hot,
-            copies: 300,
-            peers: small(),
-            ..plain("small", "{size}, cached, one command each", 4096)
-        },
-        Task {
-            content: Content::Served,
-            state: CacheState::Hot,
-            peers: url(),
-            ..plain("url", "{size} from nginx on this machine", 2 * GIB)
-        },
-        Task {
-            content: Content::Served,
-            state: CacheState::Hot,
-            peers: paced(),
-            ..plain("paced", "{size} from nginx at 50 MB/s a connection", GIB / 2)
-        },
-        Task {
-            content: Content::Tree,
-            state: CacheState::Hot,
-            peers: residency(),
-            ..plain("residency", "the residency of 20,000 files of {size}", 5000)
-        },
-        Task { peers: depths(), ..plain("sweep-depth", "{size}, cold, file to file, by queue depth", GIB) },
-        Task { peers: blocks(), ..plain("sweep-block", "{size}, cold, file to file, by block size", GIB) },
-        Task {
-            storage: Storage::Zram,
-            content: Content::Filled,
-            peers: zram(),
-            notes: &["on this device the bare loops, not fio, show what is possible"],
-            ..plain("zram-1g", "{size}, cold, file to file, at memory speed", GIB)
-        },
-        Task {
-            storage: Storage::Zram,
-            content: Content::Filled,
-            peers: depths(),
-            ..plain("zram-sweep-depth", "{size} at memory speed, by queue depth", GIB)
-        },
-        Task {
-            storage: Storage::Zram,
-            content: Content::Filled,
-            peers: blocks(),
-            ..plain("zram-sweep-block", "{size} at memory speed, by block size", GIB)
-        },
-        Task {
-            storage: Storage::Loop4Kn,
-            peers: with_limits(),
-            ..plain("4kn-1g", "{size}, cold, file to file, 4096-byte sectors", GIB)
-        },
-    ]
+    }
 }
 
 fn hot() -> Vec<Peer> {

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! ```text
-//! cases, peer              what is measured, and with which commands
-//! place, source            on which storage, and which file is copied with which pages cached
+//! cases, tree_cases, peer  what is measured, and with which commands
+//! place, source, tree      on which storage, and which files are copied with which pages cached
 //! rounds                   measures a case: its commands in turn
 //! measure, side_effects    one run: its time, and what it costs other programs
 //! neighbours               the latency of a random reader during a copy
@@ -45,6 +45,8 @@ mod source;
 mod statistics;
 mod table;
 mod tools;
+mod tree;
+mod tree_cases;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -89,7 +89,7 @@ impl PreparedTask<'_> {
                 return Err(LeftOut::error("the bytes in the pipe differ from the source"));
             }
         } else if !peer.is_limit() && peer.line.contains("{dst}") {
-            source::compare(&self.source, &copy)?;
+            self.compare(&copy)?;
         }
         Ok(effects)
     }
@@ -115,10 +115,24 @@ impl PreparedTask<'_> {
         self.dir.join("dst")
     }
 
-    /// Deletes the previous copy, syncs the filesystem, and brings the source's pages into the task's state.
+    /// Compares the copy or copies with the source. Fails with [`LeftOut`] if one differs.
+    fn compare(&self, copy: &Path) -> Result<()> {
+        if self.task.content != Content::Shared {
+            return source::compare(&self.source, copy);
+        }
+        (1..=self.task.copies).try_for_each(|i| source::compare(&self.source, &copy.join(i.to_string())))
+    }
+
+    /// Deletes the previous copy, or makes the one that must exist, syncs the filesystem, and brings the source's pages into the task's state.
     fn prepare(&self) -> Result<()> {
         let copy = self.copy_path();
-        let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
+        if self.task.copied_before {
+            if !copy.exists() {
+                tools::run("cp", [Path::new("-a"), &self.source, &copy])?;
+            }
+        } else {
+            let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
+        }
         if self.task.copies > 1 {
             fs::create_dir(&copy)?;
         }
@@ -151,7 +165,7 @@ impl PreparedTask<'_> {
             ("{self}", tools::quoted(&std::env::current_exe()?)),
             ("{tool}", tools::quoted(&tool)),
             ("{bytes}", self.bytes.to_string()),
-            ("{src}", numbered(&source)),
+            ("{src}", if self.task.content == Content::Shared { source } else { numbered(&source) }),
             ("{dst}", numbered(&copy)),
         ] {
             line = line.replace(placeholder, &value);

@@ -21,6 +21,10 @@ pub enum Storage {
     Zram,
     /// ext4 on a loop device with sectors of 4096 bytes.
     Loop4Kn,
+    /// XFS on a loop device, for clones.
+    Xfs,
+    /// btrfs on a loop device, for clones.
+    Btrfs,
 }
 
 /// A directory for one case.
@@ -46,7 +50,11 @@ impl Place {
         match storage {
             Storage::Disk => Self::on_disk(scratch),
             Storage::Zram => Self::on_zram(scratch, bytes),
-            Storage::Loop4Kn => Self::on_loop_device(scratch, bytes),
+            Storage::Loop4Kn => {
+                Self::on_loop_device(scratch, bytes, &EXT4, 4096, "ext4 on a loop device of 4096-byte sectors")
+            }
+            Storage::Xfs => Self::on_loop_device(scratch, bytes, &XFS, 512, "XFS on a loop device"),
+            Storage::Btrfs => Self::on_loop_device(scratch, bytes, &BTRFS, 512, "btrfs on a loop device"),
         }
     }
 
@@ -58,18 +66,18 @@ impl Place {
     fn on_zram(scratch: Scratch, bytes: u64) -> Result<Self> {
         require_root_and("mkfs.ext4")?;
         let zram = Zram::new(device_len(bytes))?;
-        let mount = Mounted::new(&zram.device(), &scratch.path("mnt"))?;
+        let mount = Mounted::new(&EXT4, &zram.device(), &scratch.path("mnt"))?;
         let (dir, label) = (mount.0.clone(), "ext4 on zram".into());
         Ok(Self { dir, label, _mount: Some(mount), _zram: Some(zram), _loop: None, _scratch: scratch })
     }
 
-    fn on_loop_device(scratch: Scratch, bytes: u64) -> Result<Self> {
-        require_root_and("mkfs.ext4")?;
+    fn on_loop_device(scratch: Scratch, bytes: u64, kind: &Filesystem, sector: u32, label: &str) -> Result<Self> {
+        require_root_and(kind.mkfs)?;
         require_root_and("losetup")?;
-        let disk = Loop::new(&scratch, device_len(bytes), 4096);
+        let disk = Loop::new(&scratch, device_len(bytes), sector);
         allocate(&disk.backing, device_len(bytes))?;
-        let mount = Mounted::new(&disk.device, &scratch.path("mnt"))?;
-        let (dir, label) = (mount.0.clone(), "ext4 on a loop device of 4096-byte sectors".into());
+        let mount = Mounted::new(kind, &disk.device, &scratch.path("mnt"))?;
+        let (dir, label) = (mount.0.clone(), label.into());
         Ok(Self { dir, label, _mount: Some(mount), _zram: None, _loop: Some(disk), _scratch: scratch })
     }
 }
@@ -97,17 +105,39 @@ fn allocate(backing: &Path, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// A new ext4 filesystem, mounted at this path.
+/// A kind of filesystem, and how to make one.
+struct Filesystem {
+    name: &'static str,
+    mkfs: &'static str,
+    options: &'static [&'static str],
+}
+
+const EXT4: Filesystem = Filesystem {
+    name: "ext4",
+    mkfs: "mkfs.ext4",
+    // Otherwise the kernel would initialize tables in the background during a measurement.
+    options: &["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"],
+};
+// Discarding would free the blocks of the loop device's file again.
+const XFS: Filesystem = Filesystem { name: "xfs", mkfs: "mkfs.xfs", options: &["-q", "-K", "-m", "reflink=1"] };
+const BTRFS: Filesystem = Filesystem { name: "btrfs", mkfs: "mkfs.btrfs", options: &["-q", "-K"] };
+
+/// A new filesystem, mounted at this path.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(device: &Path, mount_point: &Path) -> Result<Self> {
+    fn new(kind: &Filesystem, device: &Path, mount_point: &Path) -> Result<Self> {
+        let supported = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        if !supported.split_whitespace().any(|name| name == kind.name) {
+            // A kernel that has it as a module lists it once the module is loaded.
+            let loaded = Command::new("modprobe").arg(kind.name).status();
+            if !loaded.is_ok_and(|status| status.success()) {
+                return Err(LeftOut::error(format!("needs a kernel with {}", kind.name)));
+            }
+        }
         fs::create_dir(mount_point)?;
-        // Otherwise the kernel would initialize tables in the background during a measurement.
-        let options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
-        let quiet = ["-q", "-E", options].map(Path::new);
-        tools::run("mkfs.ext4", quiet.into_iter().chain([device]))?;
-        tools::run("mount", [Path::new("-t"), Path::new("ext4"), device, mount_point])?;
+        tools::run(kind.mkfs, kind.options.iter().map(Path::new).chain([device]))?;
+        tools::run("mount", [Path::new("-t"), Path::new(kind.name), device, mount_point])?;
         Ok(Self(mount_point.to_path_buf()))
     }
 }
@@ -119,6 +149,29 @@ impl Drop for Mounted {
         if !retry(unmount) {
             println!("still mounted: {}", self.0.display());
         }
+    }
+}
+
+/// A new directory on tmpfs. Deleted on drop.
+pub struct MemoryDir(pub PathBuf);
+
+impl MemoryDir {
+    /// Fails with [`LeftOut`] if there is no tmpfs with space for `bytes`.
+    pub fn new(bytes: u64) -> Result<Self> {
+        let root = Path::new("/dev/shm");
+        let free = File::open(root).ok().and_then(|root| dio_cp::sys::free_bytes(&root).ok());
+        if free.is_none_or(|free| free < bytes + bytes / 8) {
+            return Err(LeftOut::error(format!("needs {} MiB of free space in {}", bytes >> 20, root.display())));
+        }
+        let dir = Self(root.join(format!("dio-cp-bench-{}", std::process::id())));
+        fs::create_dir(&dir.0).with_context(|| dir.0.display().to_string())?;
+        Ok(dir)
+    }
+}
+
+impl Drop for MemoryDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -8,10 +8,10 @@ use crate::interrupt;
 use crate::left_out::LeftOut;
 use crate::measure::{PreparedTask, Run, SideEffects};
 use crate::peer::Peer;
-use crate::place::{Place, machine};
+use crate::place::{MemoryDir, Place, machine};
 use crate::results::{Case, Row};
 use crate::source::{self, Content};
-use crate::{table, tools};
+use crate::{table, tools, tree};
 
 /// A command and its runs so far.
 struct Series<'a> {
@@ -22,19 +22,26 @@ struct Series<'a> {
 
 /// `scale` divides the size of tasks above 1 MiB. Fails with [`LeftOut`] if this machine cannot run the task.
 pub fn measure(task: &Task, scale: u64, rounds: usize, date: &str) -> Result<Case> {
+    source::require(task.state)?;
     let bytes = if task.bytes > 1 << 20 { (task.bytes / scale).max(1 << 20) } else { task.bytes };
-    // Of a sparse file, only the data needs space.
-    let data = if task.content == Content::Sparse { bytes / 64 } else { bytes };
-    let place = Place::new(task.storage, 2 * data * task.copies)?;
+    let place = Place::new(task.storage, space(task, bytes))?;
     let nginx = if task.content == Content::Served { Some(start_nginx()?) } else { None };
-    let source = nginx.as_ref().map_or_else(|| place.dir.join("src"), |nginx| nginx.file("f"));
+    let memory = if task.content == Content::InMemory { Some(MemoryDir::new(bytes)?) } else { None };
+    let dir = memory.as_ref().map_or(&place.dir, |memory| &memory.0);
+    let source = nginx.as_ref().map_or_else(|| dir.join("src"), |nginx| nginx.file("f"));
     source::create(&source, task.content, bytes, task.copies)?;
+    let mut notes: Vec<String> = task.notes.iter().map(ToString::to_string).collect();
+    let bytes = if task.content == Content::SystemTree {
+        let (description, bytes) = tree::describe(&source)?;
+        notes.insert(0, description);
+        bytes
+    } else {
+        bytes
+    };
     let placeholders = nginx.as_ref().map(url_placeholders).unwrap_or_default();
     let to_pipe = task.peers.iter().any(|peer| peer.line.contains("{sink}"));
     let digest = if to_pipe { Some(sha256(&source)?) } else { None };
     let prepared = PreparedTask { task, dir: place.dir.clone(), source, bytes, placeholders, digest };
-
-    let mut notes: Vec<String> = task.notes.iter().map(ToString::to_string).collect();
     let mut series = rehearse(&prepared, &mut notes)?;
     for round in 0..rounds {
         let mut turns: Vec<_> = series.iter_mut().collect();
@@ -62,6 +69,21 @@ pub fn measure(task: &Task, scale: u64, rounds: usize, date: &str) -> Result<Cas
         rows: series.iter().map(Series::row).collect(),
         notes,
     })
+}
+
+/// The bytes that the source and its copies need at the storage.
+fn space(task: &Task, bytes: u64) -> u64 {
+    match task.content {
+        // Only the data of a sparse file needs space.
+        Content::Sparse => 2 * bytes / 64,
+        // All copies are clones of the source.
+        Content::Shared => 2 * bytes,
+        // The source is elsewhere.
+        Content::InMemory => bytes,
+        // Small files need more space than their bytes, and their inodes and names need some.
+        Content::SystemTree => 4 * bytes,
+        _ => 2 * bytes * task.copies,
+    }
 }
 
 /// Runs each installed command once without timing it. Commands that fail are left out, which `notes` then says.

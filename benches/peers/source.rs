@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::left_out::LeftOut;
+use crate::tree;
 
 /// The content of the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,14 +22,24 @@ pub enum Content {
     Sparse,
     /// Random bytes in the document root of nginx.
     Served,
+    /// Random bytes in one file, of which a run makes all its copies.
+    Shared,
+    /// Random bytes in a file on tmpfs.
+    InMemory,
     /// A directory of 20,000 files.
     Tree,
+    /// A directory with 8 files of random bytes, which are the bytes of a copy together.
+    LargeFiles,
+    /// Many small files in directories: see tree.rs.
+    SystemTree,
 }
 
 /// Which pages of the source are in the page cache when a run begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CacheState {
     Cold,
+    /// None, and no name or inode is cached either. Needs root.
+    Dropped,
     /// All of them, clean.
     Hot,
     /// Those of its first half, clean.
@@ -47,13 +58,20 @@ pub fn create(path: &Path, content: Content, bytes: u64, copies: u64) -> Result<
             }
         }
         Content::Sparse => create_sparse(path, bytes)?,
-        _ if copies > 1 => {
-            fs::create_dir(path)?;
-            for i in 1..=copies {
-                write(&path.join(i.to_string()), content, bytes)?.sync_all()?;
-            }
-        }
+        Content::SystemTree => tree::copy_system_tree(path, bytes)?,
+        Content::LargeFiles => create_directory(path, content, bytes / 8, 8)?,
+        Content::Shared => write(path, content, bytes)?.sync_all()?,
+        _ if copies > 1 => create_directory(path, content, bytes, copies)?,
         _ => write(path, content, bytes)?.sync_all()?,
+    }
+    Ok(())
+}
+
+/// The files are named 1, 2, 3 and so on.
+fn create_directory(path: &Path, content: Content, bytes: u64, files: u64) -> Result<()> {
+    fs::create_dir(path)?;
+    for i in 1..=files {
+        write(&path.join(i.to_string()), content, bytes)?.sync_all()?;
     }
     Ok(())
 }
@@ -100,12 +118,15 @@ fn randomise(bytes: &mut [u8], state: &mut u64) {
 
 /// Brings the pages of every file of the source into this state.
 pub fn prepare(path: &Path, content: Content, state: CacheState, bytes: u64) -> Result<()> {
-    if content == Content::Tree {
-        return Ok(()); // the files were just written, so they are cached
+    match (content, state) {
+        // The files were just written or compared, so they are cached. tmpfs has no other state.
+        (Content::Tree | Content::SystemTree, CacheState::Hot) | (Content::InMemory, _) => return Ok(()),
+        (_, CacheState::Dropped) => return drop_caches(path),
+        _ => {}
     }
     for path in files(path)? {
         match state {
-            CacheState::Cold => evict(&path)?,
+            CacheState::Cold | CacheState::Dropped => evict(&path)?,
             CacheState::Hot => {
                 std::io::copy(&mut File::open(&path)?, &mut std::io::sink())?;
             }
@@ -140,12 +161,30 @@ pub fn evict(path: &Path) -> Result<()> {
     Ok(dio_cp::sys::advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED)?)
 }
 
-/// The file, or all files of a directory.
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+
+/// Fails with [`LeftOut`] if this user cannot bring a source into this state.
+pub fn require(state: CacheState) -> Result<()> {
+    if state == CacheState::Dropped {
+        let opened = File::options().write(true).open(DROP_CACHES);
+        opened.map_err(|error| LeftOut::error(format!("cannot drop the caches: {DROP_CACHES}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Empties the page cache and the caches of names and inodes, of all filesystems. Only clean ones can be dropped.
+fn drop_caches(path: &Path) -> Result<()> {
+    dio_cp::sys::sync_filesystem(&File::open(path)?)?;
+    fs::write(DROP_CACHES, "3").context(DROP_CACHES)
+}
+
+/// The file, or all files of a directory and the directories in it.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
+    let entries = tree::walk(path)?;
+    Ok(entries.into_iter().filter(|(_, kind)| kind.is_file()).map(|(name, _)| path.join(name)).collect())
 }
 
 /// The share of the pages that are in the page cache. None if the kernel cannot count them (before Linux 6.5).
@@ -161,18 +200,13 @@ pub fn cached_share(path: &Path) -> Result<Option<f64>> {
     Ok(Some(cached as f64 / total as f64))
 }
 
-/// Compares a file with its copy, or all files of a directory with theirs. Fails with [`LeftOut`] if a copy differs.
+/// Compares a file or a directory with its copy. Fails with [`LeftOut`] if the copy differs.
 pub fn compare(source: &Path, copy: &Path) -> Result<()> {
-    for path in files(source)? {
-        let name = path.file_name().context("a file without a name")?;
-        let copy = if source.is_dir() { copy.join(name) } else { copy.to_path_buf() };
-        compare_files(&path, &copy)?;
-    }
-    Ok(())
+    if source.is_dir() { tree::compare(source, copy) } else { compare_files(source, copy) }
 }
 
 /// Ranges that are holes in both files are not read.
-fn compare_files(source: &Path, copy: &Path) -> Result<()> {
+pub fn compare_files(source: &Path, copy: &Path) -> Result<()> {
     let source = File::open(source)?;
     let copy = File::open(copy).map_err(|error| LeftOut::error(format!("it made no copy: {error}")))?;
     let (len, copy_len) = (source.metadata()?.len(), copy.metadata()?.len());

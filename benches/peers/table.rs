@@ -4,7 +4,7 @@ use crate::results::{Case, Frontier, Results, Row};
 use crate::statistics::{median, range};
 
 /// The cases of the bar chart, in this order.
-pub const CHART_CASES: [&str; 15] = [
+pub const CHART_CASES: [&str; 23] = [
     "file-4k",
     "file-1m",
     "file-64m",
@@ -20,6 +20,14 @@ pub const CHART_CASES: [&str; 15] = [
     "4kn-1g",
     "zram-1g",
     "url",
+    "tree",
+    "tree-large",
+    "tree-unchanged",
+    "clone-xfs",
+    "clone-btrfs",
+    "tree-clone-xfs",
+    "tree-clone-btrfs",
+    "producer",
 ];
 
 /// The columns of the README's table: their titles, and the prefixes of the peers' names. The fastest peer is shown.

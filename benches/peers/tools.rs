@@ -46,6 +46,8 @@ pub fn versions() -> Vec<String> {
         "uutils-dd",
         "cp",
         "cat",
+        "rsync",
+        "tar",
         "xcp",
         "mbuffer",
         "qemu-img",
