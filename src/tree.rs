@@ -5,7 +5,7 @@
 //! walk          directories: read in the source, made in the destination, completed last
 //! files         one entry: cloned, or read and written, with its attributes
 //! cache         --check-cache over all files
-//! batch         hundreds of files become durable together, and then get their names
+//! batch         up to 4096 files become durable together, and then get their names
 //! links         files with several names
 //! tally         what was done so far
 //! directories   the open directories of both trees

@@ -1,4 +1,4 @@
-//! Files that are complete but have no name yet. They become durable together, with one syncfs(2) for hundreds of files,
+//! Files that are complete but have no name yet. They become durable together, with one syncfs(2) for up to 4096 files,
 //! and get their names afterwards.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::sys::{self, Replacement, replace_all};
 
 /// A batch ends with this many files …
-const MAX_FILES: usize = 512;
+const MAX_FILES: usize = 4096;
 /// … or with this many bytes in the page cache.
 const MAX_BYTES: u64 = 8 << 20;
 
