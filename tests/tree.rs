@@ -434,7 +434,9 @@ fn a_killed_copy_leaves_each_file_absent_old_or_new_and_nothing_else() {
         std::thread::sleep(Duration::from_millis(round * 4));
         let _ = child.kill();
         child.wait().unwrap();
-        std::thread::sleep(Duration::from_millis(20)); // a child of its own may still finish a batch
+        // A child in a session of its own may still finish a batch.
+        let running = || std::process::Command::new("pgrep").args(["-f", dst.to_str().unwrap()]).output().unwrap();
+        wait_until("the batch is finished", || running().stdout.is_empty());
         if !dst.exists() {
             continue;
         }
