@@ -109,7 +109,7 @@ fn a_copy_does_not_evict_hot_pages_of_its_cgroup() {
     // The kernel itself may evict pages that nobody uses (DAMON_RECLAIM), but not in every attempt.
     let keeps_hot_pages = |command: &str| {
         let mut left = Vec::new();
-        while left.len() < 5 && left.last() != Some(&(200 << 8)) {
+        while left.len() < 10 && left.last() != Some(&(200 << 8)) {
             left.push(hot_pages_after(command));
         }
         assert_eq!(left.last(), Some(&(200 << 8)), "{command}: {left:?}");
