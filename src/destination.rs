@@ -6,6 +6,7 @@ mod file;
 mod partial;
 mod publish;
 mod stream;
+mod sysfs;
 mod target;
 mod zero_runs;
 

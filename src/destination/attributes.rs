@@ -9,7 +9,6 @@ use std::path::Path;
 
 use xattr::FileExt;
 
-use super::file::new_mode;
 use super::target::Target;
 use crate::error::{Error, Result, quoted};
 use crate::job::Job;
@@ -133,6 +132,12 @@ pub fn keep_from(file: &File, name: &Path, path: &Path) -> Result<()> {
 /// Gives `file` the access and modification times in `metadata`.
 pub fn set_times(file: &File, metadata: &Metadata) -> io::Result<()> {
     file.set_times(FileTimes::new().set_accessed(metadata.accessed()?).set_modified(metadata.modified()?))
+}
+
+/// The mode of a new file, before the umask: that of the source, if it is a file.
+pub fn new_mode(source: &SourceInfo) -> u32 {
+    let metadata = source.file.as_ref().map(|(_, metadata)| metadata).filter(|metadata| metadata.is_file());
+    metadata.map_or(0o666, |metadata| metadata.mode() & 0o777)
 }
 
 /// Sets permission and set-id bits; the type bits of `mode` do not matter.

@@ -1,10 +1,11 @@
 //! A block device as a destination: checks that nothing uses it, that the copy fits, and that the user confirms.
 
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::file::{FileDestination, open_existing};
+use super::sysfs::sysfs_directory;
 use super::target::Target;
 use crate::cleanup::Cleanup;
 use crate::direct::Alignment;
@@ -69,12 +70,6 @@ fn check_capacity(job: &Job, source: &SourceInfo, name: &Path, capacity: u64) ->
     Ok(())
 }
 
-/// The directory of the device in sysfs.
-fn sysfs_directory(device: &Metadata) -> PathBuf {
-    let number = device.rdev();
-    format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number)).into()
-}
-
 /// The model name of the disk, or the backing file of a loop device.
 fn model(sysfs: &Path) -> Option<String> {
     let read = |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
@@ -109,15 +104,4 @@ fn current_use(device: &Metadata, sysfs: &Path) -> Option<String> {
         Some(format!("the device {} uses it", holder.file_name().display()))
     };
     mounted.or_else(swap).or_else(held)
-}
-
-/// True if `device` is a loop device whose content is `file`.
-pub fn is_backed_by(device: &Metadata, file: &Metadata) -> bool {
-    if !device.file_type().is_block_device() || !file.is_file() {
-        return false;
-    }
-    let Ok(backing) = std::fs::read_to_string(sysfs_directory(device).join("loop/backing_file")) else { return false };
-    File::open(backing.trim_end_matches('\n'))
-        .and_then(|f| f.metadata())
-        .is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))
 }

@@ -84,7 +84,7 @@ impl<'a> FileDestination<'a> {
         let partial = if job.resume { partial::resumable(job, source, &target, observer, cleanup)? } else { None };
         let (unpublished, partial, resumed) = match partial {
             Some(OpenedPartial { unpublished, partial, resumed, .. }) => (unpublished, Some(partial), resumed),
-            None => (publish::create(&target, new_mode(source), job.direct, cleanup)?, None, 0),
+            None => (publish::create(&target, attributes::new_mode(source), job.direct, cleanup)?, None, 0),
         };
         let Unpublished { file, refused: refusal, temporary } = unpublished;
         if target.exists() && !job.preserve {
@@ -243,11 +243,4 @@ pub fn open_existing(path: &Path, job: &Job, flags: i32) -> std::io::Result<Open
         other => other,
     }?;
     Ok(OpenFile { file, refusal })
-}
-
-/// The mode of a new file, before the umask: that of the source, if it is a file.
-pub fn new_mode(source: &SourceInfo) -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = source.file.as_ref().map(|(_, metadata)| metadata).filter(|metadata| metadata.is_file());
-    metadata.map_or(0o666, |metadata| metadata.mode() & 0o777)
 }

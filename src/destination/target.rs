@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::device;
+use super::sysfs::is_backed_by;
 use crate::error::{Error, Result, quoted};
 use crate::job::{Endpoint, Job};
 use crate::source_info::SourceInfo;
@@ -102,7 +102,7 @@ pub fn refuse_same_file(source: &SourceInfo, name: &Path, destination: &Metadata
     let same_inode = comparable && (a.dev(), a.ino()) == (b.dev(), b.ino());
     let both_devices = a.file_type().is_block_device() && b.file_type().is_block_device();
     let same_device = both_devices && a.rdev() == b.rdev();
-    if same_inode || same_device || device::is_backed_by(a, b) || device::is_backed_by(b, a) {
+    if same_inode || same_device || is_backed_by(a, b) || is_backed_by(b, a) {
         let why = format!("it is the same file as {}", quoted(&source.name));
         return Err(Error::failed("opening", name, why));
     }
