@@ -3,7 +3,6 @@
 use crate::peer::{Peer, bare, cp, dd, dio, file_copies, limits, mbuffer, nbdcopy, peer, qemu_img, xcp};
 use crate::place::Storage;
 use crate::source::{CacheState, Content};
-use crate::tree_cases;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -35,7 +34,7 @@ pub const NEIGHBOURS: &str = "neighbours";
 /// All cases, in the order of the tables.
 pub fn all() -> Vec<Task> {
     let with_limits = || [file_copies(), limits()].concat();
-    let mut tasks = vec![
+    vec![
         Task { copies: 50, ..cold("file-4k", "{size}, cold, file to file, one command each", 4096) },
         Task { copies: 20, ..cold("file-1m", "{size}, cold, file to file, one command each", MIB) },
         Task { copies: 4, ..cold("file-64m", "{size}, cold, file to file, one command each", 64 * MIB) },
@@ -117,9 +116,7 @@ pub fn all() -> Vec<Task> {
             peers: with_limits(),
             ..cold("4kn-1g", "{size}, cold, file to file, 4096-byte sectors", GIB)
         },
-    ];
-    tasks.extend(tree_cases::all());
-    tasks
+    ]
 }
 
 /// A copy of a cold file of random bytes, once, on the disk.

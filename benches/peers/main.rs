@@ -72,7 +72,7 @@ fn main() -> Result<()> {
         _ => {}
     }
     let (options, names): (Vec<&str>, Vec<&str>) = args.iter().map(String::as_str).partition(|a| a.starts_with('-'));
-    let tasks = cases::all();
+    let tasks: Vec<_> = cases::all().into_iter().chain(tree_cases::all()).collect();
     let order: Vec<&str> = tasks.iter().map(|task| task.name).chain([NEIGHBOURS]).collect();
     if options.iter().any(|option| *option != "--readme") || names.iter().any(|name| !order.contains(name)) {
         println!("usage: cargo bench -- [--readme] [CASE…], --redraw or install-peers; cases: {}", order.join(" "));

@@ -202,31 +202,5 @@ pub fn cached_share(path: &Path) -> Result<Option<f64>> {
 
 /// Compares a file or a directory with its copy. Fails with [`LeftOut`] if the copy differs.
 pub fn compare(source: &Path, copy: &Path) -> Result<()> {
-    if source.is_dir() { tree::compare(source, copy) } else { compare_files(source, copy) }
-}
-
-/// Ranges that are holes in both files are not read.
-pub fn compare_files(source: &Path, copy: &Path) -> Result<()> {
-    let source = File::open(source)?;
-    let copy = File::open(copy).map_err(|error| LeftOut::error(format!("it made no copy: {error}")))?;
-    let (len, copy_len) = (source.metadata()?.len(), copy.metadata()?.len());
-    if copy_len != len {
-        return Err(LeftOut::error(format!("its copy has {copy_len} bytes instead of {len}")));
-    }
-    let next_data = |offset| -> Result<u64> {
-        let seek = |file| dio_cp::sys::seek_extent(file, offset, libc::SEEK_DATA);
-        Ok(seek(&source)?.unwrap_or(len).min(seek(&copy)?.unwrap_or(len)))
-    };
-    let (mut expected, mut actual) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    let mut offset = next_data(0)?;
-    while offset < len {
-        let part = expected.len().min((len - offset) as usize);
-        source.read_exact_at(&mut expected[..part], offset)?;
-        copy.read_exact_at(&mut actual[..part], offset)?;
-        if let Some(differing) = (0..part).find(|i| expected[*i] != actual[*i]) {
-            return Err(LeftOut::error(format!("its copy differs at byte {} of {len}", offset + differing as u64)));
-        }
-        offset = next_data(offset + part as u64)?;
-    }
-    Ok(())
+    if source.is_dir() { tree::compare(source, copy) } else { tree::compare_files(source, copy) }
 }

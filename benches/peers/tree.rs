@@ -1,13 +1,13 @@
 //! Trees of small files: a copy of the system's own, and how two trees compare.
 
-use std::fs::{self, FileType};
+use std::fs::{self, File, FileType};
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::left_out::LeftOut;
-use crate::source;
 use crate::table::size;
 
 /// The size of the tree that [`copy_system_tree`] makes when it is not scaled down.
@@ -129,10 +129,36 @@ pub fn compare(source: &Path, copy: &Path) -> Result<()> {
     for (path, kind) in &expected {
         let (source, copy) = (source.join(path), copy.join(path));
         if kind.is_file() {
-            source::compare_files(&source, &copy)?;
+            compare_files(&source, &copy)?;
         } else if kind.is_symlink() && fs::read_link(&source)? != fs::read_link(&copy)? {
             return Err(LeftOut::error(format!("its copy has another symbolic link {}", path.display())));
         }
+    }
+    Ok(())
+}
+
+/// Ranges that are holes in both files are not read.
+pub fn compare_files(source: &Path, copy: &Path) -> Result<()> {
+    let source = File::open(source)?;
+    let copy = File::open(copy).map_err(|error| LeftOut::error(format!("it made no copy: {error}")))?;
+    let (len, copy_len) = (source.metadata()?.len(), copy.metadata()?.len());
+    if copy_len != len {
+        return Err(LeftOut::error(format!("its copy has {copy_len} bytes instead of {len}")));
+    }
+    let next_data = |offset| -> Result<u64> {
+        let seek = |file| dio_cp::sys::seek_extent(file, offset, libc::SEEK_DATA);
+        Ok(seek(&source)?.unwrap_or(len).min(seek(&copy)?.unwrap_or(len)))
+    };
+    let (mut expected, mut actual) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut offset = next_data(0)?;
+    while offset < len {
+        let part = expected.len().min((len - offset) as usize);
+        source.read_exact_at(&mut expected[..part], offset)?;
+        copy.read_exact_at(&mut actual[..part], offset)?;
+        if let Some(differing) = (0..part).find(|i| expected[*i] != actual[*i]) {
+            return Err(LeftOut::error(format!("its copy differs at byte {} of {len}", offset + differing as u64)));
+        }
+        offset = next_data(offset + part as u64)?;
     }
     Ok(())
 }
