@@ -301,6 +301,35 @@ fn update_copies_what_has_changed_and_opens_nothing_else() {
 }
 
 #[test]
+fn every_name_of_a_file_on_the_command_line_is_copied() {
+    let scratch = Scratch::new();
+    let (a, b, link, dir) = (scratch.file("a", 10), scratch.path("b"), scratch.path("link"), scratch.path("dir"));
+    fs::hard_link(&a, &b).unwrap();
+    symlink(&a, &link).unwrap();
+    fs::create_dir(&dir).unwrap();
+    copies([&a, &b, &link, &dir]);
+    assert_eq!(names(&dir), ["a", "b", "link"]);
+    // Unchanged since.
+    copies(["-u".as_ref(), a.as_os_str(), b.as_os_str(), dir.as_os_str()]);
+    let stderr = copies(["-u".as_ref(), a.as_os_str(), b.as_os_str(), dir.as_os_str()]);
+    assert!(stderr.contains("0 bytes copied"), "{stderr}");
+}
+
+#[test]
+fn a_directory_of_an_interrupted_copy_gets_its_mode() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+    plain_tree(&src, 10);
+    fs::set_permissions(src.join("d0"), Permissions::from_mode(0o755)).unwrap();
+    let mut child = dio_cp().args(["-q", "-r", "--rate-limit", "10K"]).args([&src, &dst]).spawn().unwrap();
+    wait_until("the copy has begun", || dst.join("d0").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    copies(["-q".as_ref(), "-ruT".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert_eq!(fs::metadata(dst.join("d0")).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
 fn names_are_left_out_by_gitignores_rules() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));

@@ -102,7 +102,6 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     let owner_preserved = note("owner", fchown(file, Some(metadata.uid()), Some(metadata.gid())))?;
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 };
-    note("mode", set_mode(file, mode))?;
     let wanted: Vec<_> =
         source.list_xattr().into_iter().flatten().filter(|attribute| attribute != RESUME_RECORD).collect();
     for attribute in file.list_xattr().into_iter().flatten() {
@@ -117,6 +116,8 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
             note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
         }
     }
+    // After the attributes, which the owner of a read-only file may not set.
+    note("mode", set_mode(file, mode))?;
     note("timestamps", set_times(file, metadata))?;
     Ok(notes)
 }

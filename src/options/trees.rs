@@ -50,6 +50,7 @@ pub fn check_conflicts(cli: &Cli) -> Result<()> {
         (cli.count.is_some(), "--count", one_file),
         (cli.size.is_some(), "--size", one_file),
         (cli.in_place, "--in-place", one_file),
+        (cli.json && cli.checksum.is_some(), "--json", "the digests of --checksum go to standard output"),
         (
             cli.resume,
             "--resume",

@@ -74,9 +74,9 @@ impl Directory {
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
     }
 
-    /// Creates a directory that only its owner may enter.
-    pub fn create_directory(&self, name: &OsStr) -> io::Result<()> {
-        Ok(fs::mkdirat(&self.0, name, Mode::RWXU)?)
+    /// Creates a directory with this mode, less the umask.
+    pub fn create_directory(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        Ok(fs::mkdirat(&self.0, name, Mode::from_raw_mode(mode))?)
     }
 
     /// Attributes of a name in this directory; None if there is no such name.

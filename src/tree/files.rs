@@ -79,8 +79,11 @@ impl Tree<'_> {
     fn copy_file(&self, item: &mut Item, existing: Option<&Stat>, buffer: &mut AlignedBuffer) -> Result<Outcome> {
         let source_path = item.source.location.path_of(&item.name);
         let opening = |e| Error::io("opening", &source_path, e);
-        if let Some(existing) = existing.filter(|_| self.job.update && item.opened.is_none()) {
-            let source = item.source.handle.stat_entry(&item.name).map_err(opening)?;
+        if let Some(existing) = existing.filter(|_| self.job.update) {
+            let source = match &item.opened {
+                Some(file) => Some(rustix::fs::fstat(file).map_err(|e| opening(e.into()))?),
+                None => item.source.handle.stat_entry(&item.name).map_err(opening)?,
+            };
             if source.is_some_and(|source| is_unchanged(&source, existing)) {
                 return self.unchanged(item);
             }

@@ -22,8 +22,8 @@ use crate::sys::Directory;
 /// What was named so far.
 #[derive(Default)]
 pub struct Named {
-    /// Device and inode numbers of the sources.
-    sources: Vec<(u64, u64)>,
+    /// Device and inode numbers of the sources, and the names of their copies.
+    sources: Vec<((u64, u64), OsString)>,
     /// Names that files got in the destination.
     files: Vec<OsString>,
 }
@@ -61,12 +61,12 @@ impl Tree<'_> {
         let metadata = if follow { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
         let metadata = metadata.map_err(|e| Error::io("opening", source, e))?;
         let id = (metadata.dev(), metadata.ino());
-        if named.sources.contains(&id) && !matches!(place, Place::As(..)) {
+        if named.sources.contains(&(id, target_name.clone())) && !matches!(place, Place::As(..)) {
             let note = format!("{} was named more than once; it is copied once", quoted(source));
             self.observer.event(Event::Notice(&note));
             return Ok(());
         }
-        named.sources.push(id);
+        named.sources.push((id, target_name.clone()));
         if metadata.is_dir() {
             if !self.job.recursive {
                 let why = "it is a directory";

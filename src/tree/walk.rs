@@ -141,7 +141,9 @@ impl Tree<'_> {
     ) -> Result<(Arc<SourceDirectory>, Arc<TargetDirectory>)> {
         let path = parent.location.path_of(name);
         let creating = |e| Error::io("creating", &path, e);
-        let created = match parent.handle.create_directory(name) {
+        // With -p only its owner may enter it until it has its attributes. Without, an interrupted copy leaves it usable.
+        let mode = if self.job.file.preserve { 0o700 } else { metadata.mode() & 0o777 | 0o700 };
+        let created = match parent.handle.create_directory(name, mode) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(creating(e)),
