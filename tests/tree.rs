@@ -316,6 +316,14 @@ fn every_name_of_a_file_on_the_command_line_is_copied() {
 }
 
 #[test]
+fn a_file_with_content_but_length_0_is_not_copied_as_empty() {
+    let scratch = Scratch::new();
+    let stderr = fails(1, ["-r".as_ref(), "/proc/version".as_ref(), "/proc/uptime".as_ref(), scratch.0.as_os_str()]);
+    assert!(stderr.contains("2 of 2 files were not copied") && stderr.contains("length 0"), "{stderr}");
+    assert_eq!(scratch.names(), [""; 0]);
+}
+
+#[test]
 fn a_directory_of_an_interrupted_copy_gets_its_mode() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));

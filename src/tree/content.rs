@@ -36,8 +36,16 @@ impl Tree<'_> {
     ) -> Result<()> {
         let job = &self.job.file;
         let len = metadata.len();
-        if len == 0 && !self.checks_content() {
-            return Ok(());
+        if len == 0 {
+            // Files in /proc report length 0 and have content.
+            let read = source.read_at(&mut buffer[..READ_STEP as usize], 0);
+            if read.map_err(|e| Error::io("reading", &complete.source, e))? > 0 {
+                let why = "it reports length 0 and has content; copy it by itself";
+                return Err(Error::failed("reading", &complete.source, why));
+            }
+            if !self.checks_content() {
+                return Ok(());
+            }
         }
         let plain = job.direct == DirectPolicy::Auto && job.sparse == Sparse::Auto && !self.checks_content();
         if plain && job.reflink != Reflink::Never && !self.clone_refused.load(Ordering::Relaxed) {

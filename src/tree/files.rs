@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat};
 use super::Tree;
 use super::batch::{Unnamed, hidden_name};
 use super::directories::{SourceDirectory, TargetDirectory};
-use super::links::{Claim, Name, SharedCopy};
+use super::links::{self, Claim, Copy, Name, SharedCopy};
 use super::tally::add;
 use crate::destination::attributes;
 use crate::direct::{AlignedBuffer, DirectPolicy};
@@ -223,7 +223,14 @@ impl Tree<'_> {
             if let Some(stat) = stat.filter(|stat| stat.st_nlink > 1) {
                 let name = || Name { directory: item.target.clone(), name: item.target_name.clone() };
                 match self.links.claim((stat.st_dev, stat.st_ino), name) {
-                    Claim::First(copy) => *super::links::lock(&copy) = super::links::Copy::Published(name()),
+                    Claim::First(copy) => {
+                        let before = std::mem::replace(&mut *links::lock(&copy), Copy::Published(name()));
+                        let others = if let Copy::Pending(names) = before { names } else { Vec::new() };
+                        for other in others {
+                            let result = self.link(&name(), &other);
+                            self.named_again(other, &path, result);
+                        }
+                    }
                     Claim::Waits => return Ok(Outcome::Waits),
                     Claim::Link(first) => self.link(&first, &name())?,
                     Claim::Failed => {}
