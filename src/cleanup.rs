@@ -129,11 +129,6 @@ impl Cleanup {
         *self.lock() = State::CopyingTree { end };
     }
 
-    /// Allows another copy after one that failed. A signal still ends the program: see [`Cleanup::claim_exit`].
-    pub(crate) fn start_over(&self) {
-        *self.lock() = State::Untouched;
-    }
-
     /// True if the copy was ended early.
     pub(crate) fn is_abandoned(&self) -> bool {
         matches!(*self.lock(), State::Abandoned { .. })

@@ -86,6 +86,7 @@ fn print_tree_report(cli: &Cli, display: &ProgressDisplay, job: &TreeJob, report
         display.print(&tree_last_line(report.files, report.bytes, report.bytes - report.cloned, report.elapsed));
     }
     report.require_complete()?;
+    display.manifest_error().map_or(Ok(()), Err).context("writing the digests to standard output")?;
     Ok(report.pages_left.map_or(Ok(()), |pages| pages.require_none(&job.destination))?)
 }
 

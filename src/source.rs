@@ -176,9 +176,21 @@ fn stored_file<'a>(
     file::open(job, name, reader, (file, metadata), stdin, pace)
 }
 
-/// An open regular file as a source. `name` is its name in messages.
-pub fn open_file<'a>(job: &'a Job, name: &Path, file: File, pace: &Arc<Pace>) -> Result<OpenSource<'a>> {
+/// An open regular file as a source. `name` is its name in messages. `is_stream`: it is
+/// read until it ends, for its length means nothing.
+pub fn open_file<'a>(
+    job: &'a Job,
+    name: &Path,
+    file: File,
+    is_stream: bool,
+    pace: &Arc<Pace>,
+) -> Result<OpenSource<'a>> {
     let fail = |e| Error::io("opening", name, e);
+    if is_stream {
+        sys::set_direct(&file, false).map_err(fail)?;
+        let metadata = file.metadata().map_err(fail)?;
+        return stream(job, name, file, metadata, false, pace);
+    }
     let clone = file.try_clone().map_err(fail)?;
     let reader = DirectReader::with_policy(clone, job.direct).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;

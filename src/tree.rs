@@ -2,13 +2,22 @@
 //!
 //! ```text
 //! place         which name each source gets, by cp's rules
+//! sources       what the command line names: files, directories, URLs
 //! walk          directories: read in the source, made in the destination, completed last
-//! files         one entry: cloned, or read and written, with its attributes
-//! cache         --check-cache over all files
+//! workers       the threads that copy what the walk finds
+//! entry         a name in the source, and the name of its copy
+//! files         one file: opened, filled, given its attributes
+//! content       its bytes: cloned, read whole, or copied like a single file
+//! special       symbolic links, FIFOs, device nodes
 //! batch         up to 4096 files become durable together, and then get their names
-//! links         files with several names
+//! links         entries with several names
+//! hidden        hidden names, where a file cannot be without a name
+//! directories   the directories of both trees, open or to be opened again
+//! targets       the directories of the copy, until they are complete
+//! filesystem    what is known of each filesystem
+//! cache         --check-cache over all files
 //! tally         what was done so far
-//! directories   the open directories of both trees
+//! report        what was done in the end
 //! ```
 //!
 //! One thread walks, and [`WORKERS`] threads copy the entries that it finds. Small files are copied many at a time; a large
@@ -20,19 +29,23 @@ mod batch;
 mod cache;
 mod content;
 mod directories;
+mod entry;
 mod files;
+mod filesystem;
+mod hidden;
 mod links;
 mod place;
 mod report;
 mod sources;
 mod special;
 mod tally;
+mod targets;
 mod walk;
+mod workers;
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -40,19 +53,18 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::check::checksum_list::ChecksumList;
 use crate::cleanup::Cleanup;
-use crate::direct::AlignedBuffer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plain, quoted};
 use crate::event::{Confirmation, Event, Observer};
 use crate::job::{Checksum, Endpoint, TreeJob};
 use crate::pace::Pace;
 use crate::sys;
-use batch::Batch;
+use batch::{Batch, Unnamed};
 use cache::CacheCount;
-use content::BUFFER_SIZE;
-use files::{Item, Outcome};
+use directories::OpenDirectories;
+use hidden::HiddenFiles;
 use links::Links;
 use place::Place;
-use sources::Named;
+use sources::{Named, are_merged};
 use tally::{Tally, get};
 
 pub use cache::PagesLeft;
@@ -69,6 +81,8 @@ struct Tree<'a> {
     job: &'a TreeJob,
     observer: &'a dyn Observer,
     cleanup: &'a Cleanup,
+    /// The one of the current download.
+    download: Arc<Mutex<Option<Arc<Cleanup>>>>,
     pace: Arc<Pace>,
     /// --rate-limit or --idle is given.
     paced: bool,
@@ -78,56 +92,66 @@ struct Tree<'a> {
     cache: CacheCount,
     links: Links,
     batch: Batch,
+    hidden: Arc<HiddenFiles>,
+    directories: Arc<OpenDirectories>,
+    workers: usize,
     /// One large file at a time.
     large: Mutex<()>,
     /// Files can be created without a name, and get one by linkat(2).
     can_be_unnamed: bool,
-    clone_refused: AtomicBool,
-    source_not_direct: AtomicBool,
-    /// Device and inode number of the directory that a tree is copied to, so that the walk does not copy the copy.
+    /// Device and inode number of the directories that trees are copied to, so that the walk does not copy the copy.
     target_roots: Mutex<Vec<(u64, u64)>>,
     skipped: AtomicU64,
+}
+
+/// What became of an entry.
+enum Outcome {
+    /// It is complete.
+    Done,
+    /// There is nothing to do: -n, -u, or a socket.
+    Skipped,
+    /// It is complete except for its name.
+    Complete(Box<Unnamed>),
+    /// Another name of the same file is being copied, and this one follows.
+    Waits,
 }
 
 /// Copies files and trees as `job` says. A file that cannot be copied does not end the copy: it is reported to `observer`
 /// and in the report. Fails only if nothing can be copied.
 pub fn copy_tree(job: &TreeJob, observer: &dyn Observer, cleanup: &Cleanup) -> Result<TreeReport> {
     let started = Instant::now();
-    let place = Place::of(job)?;
-    let tree = Tree::new(job, observer, cleanup)?;
-    tree.begin();
-    tree.pace.watch(&[place.directory().handle.file()]);
+    let max_open_files = sys::use_all_file_descriptors();
+    let directories = OpenDirectories::new(max_open_files);
+    let place = Place::of(job, &directories)?;
+    let tree = Tree::new(job, observer, cleanup, directories, max_open_files)?;
+    tree.prepare_for_signals();
+    let destination = &place.directory().directory;
+    tree.pace.watch(&[destination.open().map_err(|e| Error::io("opening", &job.destination, e))?.file()]);
     observer.event(Event::Start(None));
-    let (queue, items) = sync_channel(QUEUE);
-    let items = Mutex::new(items);
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| tree.work(&items));
-        }
-        let mut named = Named::default();
-        for source in &job.sources {
-            let result = match source {
-                Endpoint::Path(path) => tree.copy_source(path, &place, &queue, &mut named),
-                other => tree.copy_url(other),
-            };
-            if let Err(error) = result {
-                tally::add(&tree.tally.found, 1);
-                tree.report_failure(source.name(), &error);
-            }
-        }
-        drop(queue);
-    });
-    tree.publish_rest();
-    let directory = place.directory().clone();
-    tree.leave(directory.clone());
+    let mut named = Named::default();
+    if are_merged(job, &place) {
+        // The second source must see what the first one has become.
+        job.sources.chunks(1).for_each(|source| tree.copy_sources(source, &place, &mut named));
+    } else {
+        tree.copy_sources(&job.sources, &place, &mut named);
+    }
+    tree.leave(place.directory());
     // The names, and the attributes of directories.
-    tree.sync(std::iter::once(&directory))
-        .map_err(|(directory, e)| Error::io("syncing the filesystem of", &directory.location.path(), e))?;
-    Ok(tree.report(started))
+    let not_synced = tree.sync(tree.directories.filesystems_written().iter()).err().map(|e| {
+        let destination = quoted(&job.destination);
+        format!("syncing the filesystem of {destination}: {}; a power failure may undo the copy", plain(&e))
+    });
+    Ok(tree.report(started, not_synced))
 }
 
 impl<'a> Tree<'a> {
-    fn new(job: &'a TreeJob, observer: &'a dyn Observer, cleanup: &'a Cleanup) -> Result<Self> {
+    fn new(
+        job: &'a TreeJob,
+        observer: &'a dyn Observer,
+        cleanup: &'a Cleanup,
+        directories: Arc<OpenDirectories>,
+        max_open_files: u64,
+    ) -> Result<Self> {
         let mut exclude = GitignoreBuilder::new("");
         for glob in &job.exclude {
             exclude.add_line(None, glob).map_err(|e| Error::usage(format!("--exclude {glob}: {e}")))?;
@@ -137,6 +161,7 @@ impl<'a> Tree<'a> {
             job,
             observer,
             cleanup,
+            download: Arc::default(),
             pace: Arc::new(Pace::new(job.file.rate_limit, job.file.idle)),
             paced: job.file.rate_limit.is_some() || job.file.idle,
             exclude: exclude.build().map_err(|e| Error::usage(format!("--exclude: {e}")))?,
@@ -144,70 +169,62 @@ impl<'a> Tree<'a> {
             tally: Arc::default(),
             cache: CacheCount::new(job.file.check_cache),
             links: Links::default(),
-            batch: Batch::new(sys::use_all_file_descriptors()),
+            batch: Batch::new(max_open_files),
+            hidden: Arc::default(),
+            directories,
+            workers: usize::try_from(max_open_files / 64).unwrap_or(WORKERS).clamp(1, WORKERS),
             large: Mutex::default(),
             can_be_unnamed: sys::can_link_unnamed() && Path::new("/proc/self/fd").exists(),
-            clone_refused: AtomicBool::new(false),
-            source_not_direct: AtomicBool::new(false),
             target_roots: Mutex::default(),
             skipped: AtomicU64::new(0),
         })
     }
 
-    /// From now on, a signal that ends the copy reports how far the copy got.
-    fn begin(&self) {
+    /// From now on, a signal that ends the copy removes what is unfinished and reports how far the copy got.
+    fn prepare_for_signals(&self) {
         let (tally, destination) = (self.tally.clone(), self.job.destination.clone());
-        let end =
-            move || batch::interrupted(get(&tally.files) + get(&tally.unchanged), get(&tally.found), &destination);
+        let (hidden, download) = (self.hidden.clone(), self.download.clone());
+        let end = move || {
+            let left = hidden.end();
+            let download = download.lock().unwrap_or_else(PoisonError::into_inner);
+            let download = download.as_ref().and_then(|cleanup| cleanup.abandon());
+            let (files, found) = (get(&tally.files) + get(&tally.unchanged), get(&tally.found));
+            let mut message = format!(
+                "{files} of {found} files found so far are complete in {}; repeat the command with -u to copy the rest",
+                quoted(&destination)
+            );
+            if left > 0 {
+                message += &format!("; {left} hidden files (.*.dio-cp) are left behind and can be deleted");
+            }
+            download.into_iter().for_each(|download| message += &format!("; {download}"));
+            message
+        };
         self.cleanup.begin_tree(Box::new(end));
     }
 
-    /// True for the directory that a tree is being copied to.
-    fn is_target_root(&self, metadata: &std::fs::Metadata) -> bool {
-        let roots = self.target_roots.lock().unwrap_or_else(PoisonError::into_inner);
-        roots.contains(&(metadata.dev(), metadata.ino()))
-    }
-
-    /// The loop of one worker.
-    fn work(&self, items: &Mutex<Receiver<Item>>) {
-        let buffer = AlignedBuffer::new(BUFFER_SIZE);
-        let Ok(mut buffer) = buffer.map_err(|e| {
-            self.report_failure(
-                self.job.destination.clone(),
-                &Error::io("allocating a buffer for", Path::new("the copy"), e),
-            );
-        }) else {
-            return;
-        };
-        loop {
-            let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(mut item) = item else { return };
-            if self.cleanup.is_abandoned() {
-                return;
+    /// Copies some of the sources. Returns when all of their files have their names.
+    fn copy_sources(&self, sources: &[Endpoint], place: &Place, named: &mut Named) {
+        let (queue, items) = sync_channel(QUEUE);
+        // The workers own it, so that the walk does not wait for workers that have ended.
+        let items = Arc::new(Mutex::new(items));
+        std::thread::scope(|scope| {
+            for _ in 0..self.workers {
+                let items = items.clone();
+                scope.spawn(move || self.work(&items));
             }
-            match self.copy_entry(&mut item, &mut buffer) {
-                Ok(Outcome::Complete(file)) => self.publish_later(*file),
-                Ok(Outcome::Waits) => {} // its directory is left when it is linked
-                Ok(Outcome::Done) => self.leave(item.target),
-                Ok(Outcome::Skipped) => {
-                    tally::add(&self.skipped, 1);
-                    self.leave(item.target);
-                }
-                Err(error) => {
-                    self.report_failure(item.source.location.path_of(&item.name), &error);
-                    self.leave(item.target);
+            drop(items);
+            for source in sources {
+                let result = match source {
+                    Endpoint::Path(path) => self.copy_source(path, place, &queue, named),
+                    other => self.copy_url(other),
+                };
+                if let Err(error) = result {
+                    self.report_not_found(source.name(), &error);
                 }
             }
-        }
-    }
-
-    /// Reports a file that was not copied.
-    fn report_failure(&self, path: PathBuf, error: &Error) {
-        self.observer.event(Event::Failure(&error.to_string()));
-        if let Some(hint) = &error.hint {
-            self.observer.event(Event::Failure(&format!("try: {hint}")));
-        }
-        self.tally.failure(path, error);
+            drop(queue);
+        });
+        self.publish_rest();
     }
 
     /// True if the bytes of every file have to pass through the checks.
@@ -230,7 +247,7 @@ struct LargeFileObserver<'a>(&'a dyn Observer);
 
 impl Observer for LargeFileObserver<'_> {
     fn event(&self, event: Event<'_>) {
-        if matches!(event, Event::Copied(_) | Event::Notice(_)) {
+        if matches!(event, Event::Copied(_) | Event::Notice(_) | Event::Detail(_)) {
             self.0.event(event);
         }
     }

@@ -48,6 +48,8 @@ pub struct OpenFiles<'a> {
     /// The file to read.
     pub source: File,
     pub source_name: &'a Path,
+    /// The source is read until it ends, for its length means nothing.
+    pub is_stream: bool,
     /// An empty file without a name.
     pub destination: File,
     pub destination_name: &'a Path,
@@ -77,8 +79,8 @@ impl<'a> Opened<'a> {
 
     /// Two open files: the source, and an empty one without a name. The caller watches the disks for --idle.
     pub fn files(files: OpenFiles<'_>, job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup) -> Result<Self> {
-        let OpenFiles { source, source_name, destination, destination_name, pace } = files;
-        let source = source::open_file(job, source_name, source, pace)?;
+        let OpenFiles { source, source_name, is_stream, destination, destination_name, pace } = files;
+        let source = source::open_file(job, source_name, source, is_stream, pace)?;
         let destination = destination::open_unnamed(job, destination_name, destination, pace, cleanup)?;
         let context = Context { job, observer, pace: pace.clone(), started: Instant::now(), details: Vec::new() };
         Self::new(context, source, destination)

@@ -42,6 +42,8 @@ pub struct Report {
 pub struct SourceReport {
     /// Bytes by I/O mode.
     pub traffic: Traffic,
+    /// Why not all of them were read with direct I/O, if so.
+    pub why_not_direct: Option<String>,
     /// Alignment of direct reads in bytes; 1 if they need none.
     pub alignment: u64,
     /// Its pages in the page cache, if requested and if it can have any.
@@ -100,6 +102,7 @@ impl Finished<'_> {
             holes: totals.holes,
             source: SourceReport {
                 traffic: read.traffic,
+                why_not_direct: read.why_not_direct,
                 alignment: self.source_alignment,
                 cache: pages.source,
                 command: read.command,
@@ -149,11 +152,6 @@ fn may_stay(name: &Path, why: Option<&str>) -> Option<String> {
 
 /// The note on bytes that did not use direct I/O, if there were any.
 fn not_direct(name: &Path, verb: &str, traffic: &Traffic, why: Option<&str>) -> Option<String> {
-    let (bytes, how) = match traffic {
-        Traffic { uncached: bytes @ 1.., .. } => (bytes, "uncached"),
-        Traffic { cached: bytes @ 1.., .. } => (bytes, "through the page cache"),
-        Traffic { memory: bytes @ 1.., .. } => (bytes, "in memory"),
-        _ => return None,
-    };
+    let (bytes, how) = traffic.indirect()?;
     Some(format!("not direct: {bytes} bytes of {} {verb} {how}: {}", quoted(name), why?))
 }

@@ -21,6 +21,7 @@ const CONTENT_ATTRIBUTES: [&str; 3] = ["security.capability", "security.ima", "s
 const RESUME_RECORD: &str = super::partial::ATTRIBUTE;
 
 const HINT: &str = "use --in-place, which overwrites the bytes and keeps the file's attributes";
+const TREE_HINT: &str = "use -a, which sets the attributes of the source instead";
 
 /// Sets the attributes of a new file before it gets its name: with --preserve those of the source, otherwise those of the
 /// file it replaces. `named`: it has a hidden name, and therefore a mode that only its owner can open.
@@ -46,11 +47,8 @@ fn keep(file: &File, target: &Target, replaced: &Metadata) -> Result<()> {
     keep_owner(file, name, replaced)?;
     set_mode(file, replaced.mode()).map_err(|e| fail("mode", e))?;
     let fail_attribute = |e| fail("extended attributes", e);
-    let old: Vec<OsString> = match xattr::list(path) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Vec::new(),
-        other => other.map_err(fail_attribute)?.collect(),
-    };
-    for attribute in file.list_xattr().into_iter().flatten() {
+    let old = names(xattr::list(path)).map_err(fail_attribute)?;
+    for attribute in names(file.list_xattr()).map_err(fail_attribute)? {
         // For example, a default ACL of the directory could give access to users who could not read the old file.
         if !old.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD {
             file.remove_xattr(&attribute).map_err(fail_attribute)?;
@@ -61,7 +59,7 @@ fn keep(file: &File, target: &Target, replaced: &Metadata) -> Result<()> {
             continue;
         }
         let Some(value) = xattr::get(path, &attribute).map_err(fail_attribute)? else { continue };
-        if file.get_xattr(&attribute).ok().flatten().as_ref() != Some(&value) {
+        if file.get_xattr(&attribute).map_err(fail_attribute)?.as_ref() != Some(&value) {
             file.set_xattr(&attribute, &value).map_err(fail_attribute)?;
         }
     }
@@ -102,9 +100,10 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     let owner_preserved = note("owner", fchown(file, Some(metadata.uid()), Some(metadata.gid())))?;
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 };
-    let wanted: Vec<_> =
-        source.list_xattr().into_iter().flatten().filter(|attribute| attribute != RESUME_RECORD).collect();
-    for attribute in file.list_xattr().into_iter().flatten() {
+    let reading = |e| Error::io("reading the extended attributes to preserve in", name, e);
+    let mut wanted = names(source.list_xattr()).map_err(reading)?;
+    wanted.retain(|attribute| attribute != RESUME_RECORD);
+    for attribute in names(file.list_xattr()).map_err(reading)? {
         // A default ACL of the directory gives a new file attributes that the source does not have.
         if !wanted.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD
         {
@@ -112,9 +111,12 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
         }
     }
     for attribute in wanted {
-        if let Some(value) = source.get_xattr(&attribute).ok().flatten() {
-            note(&format!("attribute {}", attribute.display()), file.set_xattr(&attribute, &value))?;
-        }
+        let set = match source.get_xattr(&attribute) {
+            Ok(None) => continue, // it has just been removed
+            Ok(Some(value)) => file.set_xattr(&attribute, &value),
+            Err(e) => Err(e),
+        };
+        note(&format!("attribute {}", attribute.display()), set)?;
     }
     // After the attributes, which the owner of a read-only file may not set.
     note("mode", set_mode(file, mode))?;
@@ -122,12 +124,20 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     Ok(notes)
 }
 
+/// The names in a list of extended attributes; none if the filesystem does not have such attributes.
+pub fn names(list: io::Result<xattr::XAttrs>) -> io::Result<Vec<OsString>> {
+    match list {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Vec::new()),
+        other => Ok(other?.collect()),
+    }
+}
+
 /// Gives `file` the mode, owner and extended attributes of the file at `path`, whose last component may not be a symbolic
 /// link. `name` is its name in messages.
 pub fn keep_from(file: &File, name: &Path, path: &Path) -> Result<()> {
     let replaced = std::fs::symlink_metadata(path).map_err(|e| Error::io("keeping the mode of", name, e))?;
     let target = Target { name: name.into(), path: path.into(), metadata: None };
-    keep(file, &target, &replaced)
+    keep(file, &target, &replaced).map_err(|error| error.hint(TREE_HINT))
 }
 
 /// Gives `file` the access and modification times in `metadata`.

@@ -43,6 +43,18 @@ pub struct Traffic {
     pub memory: u64,
 }
 
+impl Traffic {
+    /// Bytes that did not use direct I/O, and what they used instead. None if there are none.
+    pub fn indirect(&self) -> Option<(u64, &'static str)> {
+        match *self {
+            Traffic { uncached: bytes @ 1.., .. } => Some((bytes, "uncached")),
+            Traffic { cached: bytes @ 1.., .. } => Some((bytes, "through the page cache")),
+            Traffic { memory: bytes @ 1.., .. } => Some((bytes, "in memory")),
+            _ => None,
+        }
+    }
+}
+
 impl std::ops::Add for Traffic {
     type Output = Self;
 

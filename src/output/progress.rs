@@ -57,6 +57,8 @@ pub struct ProgressDisplay {
     counters: Arc<Counters>,
     bar: Option<ProgressBar>,
     ticker: Mutex<Option<Ticker>>,
+    /// Why a line of the manifest could not be printed, if so.
+    manifest_error: Mutex<Option<io::Error>>,
 }
 
 /// The thread that redraws the bar or prints the lines.
@@ -75,7 +77,15 @@ impl ProgressDisplay {
             bar.set_style(style("{spinner} {bytes} copied  {rate}  in {elapsed}  {msg}"));
             bar
         });
-        Self { mode, verbosity, stdin_is_data, counters, bar, ticker: Mutex::new(None) }
+        Self {
+            mode,
+            verbosity,
+            stdin_is_data,
+            counters,
+            bar,
+            ticker: Mutex::new(None),
+            manifest_error: Mutex::default(),
+        }
     }
 
     /// The progress line that SIGUSR1 prints.
@@ -101,6 +111,11 @@ impl ProgressDisplay {
             drop(stop);
             let _ = thread.join(); // it returns nothing, and a panic in it does not affect the copy
         }
+    }
+
+    /// Why a line of the manifest could not be printed, if so.
+    pub fn manifest_error(&self) -> Option<io::Error> {
+        lock(&self.manifest_error).take()
     }
 
     /// Ends the display after a successful copy. In JSON mode, the last line says that the copy is durable.
@@ -199,7 +214,11 @@ impl Observer for ProgressDisplay {
                     bar.set_message(format!("{done} of {found} files"));
                 }
             }
-            Event::Digest(name, digest) => print_digest(name, digest),
+            Event::Digest(name, digest) => {
+                if let Err(e) = print_digest(name, digest) {
+                    lock(&self.manifest_error).get_or_insert(e); // the copy goes on, and fails at the end
+                }
+            }
             Event::Failure(text) => self.print(&format!("dio-cp: {text}")),
             Event::Phase(phase) => self.phase(phase),
             Event::Detail(message) => self.print_message(Verbosity::Details, message),
@@ -228,10 +247,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Prints the line of a manifest on standard output.
-fn print_digest(name: &Path, digest: &[u8]) {
+fn print_digest(name: &Path, digest: &[u8]) -> io::Result<()> {
     let line = [&checksum_list::line(digest, name.as_os_str())[..], b"\n"].concat();
-    // If nobody reads standard output, the copy still continues.
-    let _ = io::stdout().write_all(&line);
+    io::stdout().write_all(&line)
 }
 
 /// Prints a line on standard error. If that is closed, the line is lost: there is nowhere to report it.

@@ -28,7 +28,7 @@ pub fn tree_json(report: &TreeReport, job: &TreeJob) -> String {
             "source": pages.source, "destination": pages.destination, "unknown": pages.unknown,
         })),
         "seconds": (report.elapsed.as_secs_f64() * 1e6).round() / 1e6,
-        "synced": job.file.sync,
+        "synced": job.file.sync && report.not_synced.is_none(),
         "notes": report.notes,
     })
     .to_string()

@@ -5,11 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, Timestamps};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Stat, Timestamps};
+
+use super::is_unavailable;
 
 /// Bytes of directory entries to read at once: about 1000 names.
 const ENTRIES_BUFFER: usize = 32 << 10;
@@ -42,11 +43,6 @@ impl Directory {
     pub fn open_directory(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self(File::from(fs::openat(&self.0, name, flags, Mode::empty())?)))
-    }
-
-    /// Opens this directory once more.
-    pub fn open_self(&self) -> io::Result<Self> {
-        self.open_directory(OsStr::new("."))
     }
 
     /// Opens a file in this directory for reading. A FIFO does not block.
@@ -88,8 +84,9 @@ impl Directory {
         }
     }
 
-    /// Reads the next entries, about 1000 at a time, without `.` and `..`. An empty list is the end.
-    pub fn next_entries(&self) -> io::Result<Vec<Entry>> {
+    /// Reads the next entries, about 1000 at a time, without `.` and `..`. An empty list is the end. Sets
+    /// `position` to where they end.
+    pub fn next_entries(&self, position: &mut u64) -> io::Result<Vec<Entry>> {
         let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
         let mut entries = Vec::new();
         while entries.is_empty() {
@@ -98,6 +95,7 @@ impl Directory {
             while let Some(entry) = raw.next() {
                 let entry = entry?;
                 any = true;
+                *position = entry.next_entry_cookie();
                 let name = entry.file_name().to_bytes();
                 if name != b"." && name != b".." {
                     let name = OsString::from_vec(name.to_vec());
@@ -112,6 +110,12 @@ impl Directory {
             }
         }
         Ok(entries)
+    }
+
+    /// Continues at a position that [`Directory::next_entries`] returned, also of an earlier handle of this directory.
+    pub fn seek(&self, position: u64) -> io::Result<()> {
+        fs::seek(&self.0, SeekFrom::Start(position))?;
+        Ok(())
     }
 
     /// The target of a symbolic link.
@@ -145,6 +149,18 @@ impl Directory {
         Ok(fs::renameat(&self.0, old, &self.0, new)?)
     }
 
+    /// Renames an entry. Fails with EEXIST if the new name exists.
+    pub fn rename_new(&self, old: &OsStr, new: &OsStr) -> io::Result<()> {
+        match fs::renameat_with(&self.0, old, &self.0, new, RenameFlags::NOREPLACE).map_err(io::Error::from) {
+            Err(e) if is_unavailable(&e) || matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                // The call or the flag is not available. A link fails, too, if the name exists.
+                self.link_entry(self, old, new)?;
+                self.remove_file(old)
+            }
+            other => other,
+        }
+    }
+
     /// Removes a file.
     pub fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
@@ -176,11 +192,6 @@ impl Directory {
     /// The open directory, for its attributes.
     pub fn file(&self) -> &File {
         &self.0
-    }
-
-    /// The raw descriptor, for a child process that only makes system calls.
-    pub(super) fn raw(&self) -> libc::c_int {
-        self.0.as_raw_fd()
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::filesystem::is_on_overlayfs;
-use super::{check, check_size, offset, retry};
+use super::{check, check_size, is_unavailable, offset, retry};
 
 /// The most bytes that one read or write transfers: 0x7fff_f000 (read(2), NOTES), rounded down to a multiple of 1 MiB.
 pub const MAX_TRANSFER: usize = 0x7ff0_0000;
@@ -68,6 +68,18 @@ pub fn write_back(file: &File, start: u64, len: u64) -> io::Result<()> {
     // SAFETY: integers only.
     retry(|| check(unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, flags) }))?;
     Ok(())
+}
+
+/// Fails if pages of the file could not be written back since it was opened (sync_file_range(2)). Waits for those that are
+/// being written.
+pub fn write_error(file: &File) -> io::Result<()> {
+    // SAFETY: integers only.
+    let result =
+        retry(|| check(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) }));
+    match result {
+        Err(e) if is_unavailable(&e) => file.sync_data(),
+        other => other.map(drop),
+    }
 }
 
 /// Writes everything on the filesystem that holds `file` to the medium (syncfs(2)).

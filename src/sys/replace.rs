@@ -4,14 +4,18 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Stat, fstat, statat};
 
 use super::{Directory, check, fd_path, retry};
 
 /// One name to replace.
 pub struct Replacement<'a> {
-    directory: &'a Directory,
+    /// The names are relative to it.
+    directory: BorrowedFd<'a>,
     new: New<'a>,
     temporary: CString,
     name: CString,
@@ -21,8 +25,12 @@ pub struct Replacement<'a> {
 enum New<'a> {
     /// An open file, and its path in /proc.
     File(&'a File, CString),
+    /// The file that has this name in this directory gets another one.
+    Link(BorrowedFd<'a>, CString),
     /// A symbolic link to this target.
     Symlink(CString),
+    /// A FIFO or device node with this type and device number, for its owner only.
+    Node(libc::mode_t, libc::dev_t),
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {
@@ -30,29 +38,50 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
 }
 
 impl<'a> Replacement<'a> {
+    fn new(directory: BorrowedFd<'a>, new: New<'a>, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
+        Ok(Self { directory, new, temporary: c_string(temporary)?, name: c_string(name)? })
+    }
+
     /// `file` gets the name. `temporary` is a name that nothing has.
     pub fn with_file(directory: &'a Directory, file: &'a File, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
         let new = New::File(file, c_string(fd_path(file).as_os_str())?);
-        Ok(Self { directory, new, temporary: c_string(temporary)?, name: c_string(name)? })
+        Self::new(directory.file().as_fd(), new, temporary, name)
+    }
+
+    /// The file called `old` in `other` gets the name. `temporary` is a name that nothing has.
+    pub fn with_link(
+        directory: &'a Directory,
+        (other, old): (&'a Directory, &OsStr),
+        temporary: &OsStr,
+        name: &OsStr,
+    ) -> io::Result<Self> {
+        Self::new(directory.file().as_fd(), New::Link(other.file().as_fd(), c_string(old)?), temporary, name)
     }
 
     /// A symbolic link to `target` gets the name. `temporary` is a name that nothing has.
     pub fn with_symlink(directory: &'a Directory, target: &OsStr, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
-        let new = New::Symlink(c_string(target)?);
-        Ok(Self { directory, new, temporary: c_string(temporary)?, name: c_string(name)? })
+        Self::new(directory.file().as_fd(), New::Symlink(c_string(target)?), temporary, name)
+    }
+
+    /// A FIFO or device node like that of `stat` gets the name, for its owner only. `temporary` is a name that nothing has.
+    pub fn with_node(directory: &'a Directory, stat: &Stat, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
+        let new = New::Node(stat.st_mode & libc::S_IFMT | 0o600, stat.st_rdev);
+        Self::new(directory.file().as_fd(), new, temporary, name)
     }
 
     /// Creates the temporary name and renames it. Returns errno, or 0. Makes system calls only: it also runs in the child
     /// of a multithreaded process (fork(2)).
     fn run(&self) -> libc::c_int {
-        let (directory, temporary, name) = (self.directory.raw(), self.temporary.as_ptr(), self.name.as_ptr());
+        let (directory, temporary, name) = (self.directory.as_raw_fd(), self.temporary.as_ptr(), self.name.as_ptr());
         // SAFETY: all strings end in NUL and live as long as `self`.
         unsafe {
             let created = match &self.new {
                 New::File(_, path) => {
                     libc::linkat(libc::AT_FDCWD, path.as_ptr(), directory, temporary, libc::AT_SYMLINK_FOLLOW)
                 }
+                New::Link(other, old) => libc::linkat(other.as_raw_fd(), old.as_ptr(), directory, temporary, 0),
                 New::Symlink(target) => libc::symlinkat(target.as_ptr(), directory, temporary),
+                New::Node(mode, device) => libc::mknodat(directory, temporary, *mode, *device),
             };
             if created < 0 {
                 return *libc::__errno_location();
@@ -62,26 +91,40 @@ impl<'a> Replacement<'a> {
                 libc::unlinkat(directory, temporary, 0);
                 return errno;
             }
+            // If both names are of one file already, rename(2) does nothing, and the temporary one stays.
+            if matches!(self.new, New::Link(..)) {
+                libc::unlinkat(directory, temporary, 0);
+            }
         }
         0
     }
 
     /// Runs again what a child may have left unfinished.
     fn run_again(&self) -> libc::c_int {
-        if let New::File(file, _) = &self.new {
-            let name = OsStr::from_bytes(self.name.to_bytes());
-            let stat = self.directory.stat_entry(name).ok().flatten();
-            let metadata = file.metadata().ok();
-            if let (Some(stat), Some(metadata)) = (stat, metadata)
-                && (stat.st_dev, stat.st_ino) == (metadata.dev(), metadata.ino())
-            {
-                return 0; // the child had renamed it
-            }
+        let new = match &self.new {
+            New::File(file, _) => fstat(file).ok(),
+            New::Link(other, old) => statat(other, old.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok(),
+            // Replacing these once more changes nothing.
+            New::Symlink(_) | New::Node(..) => None,
+        };
+        let named = statat(self.directory, self.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok();
+        if let (Some(new), Some(named)) = (new, named)
+            && (new.st_dev, new.st_ino) == (named.st_dev, named.st_ino)
+        {
+            return 0; // the child had renamed it
         }
         // SAFETY: the string ends in NUL and outlives the call. The name may not exist.
-        unsafe { libc::unlinkat(self.directory.raw(), self.temporary.as_ptr(), 0) };
+        unsafe { libc::unlinkat(self.directory.as_raw_fd(), self.temporary.as_ptr(), 0) };
         self.run()
     }
+}
+
+/// Gives an open file the name `name`, and replaces the file that has the name. linkat(2) cannot replace a file, so
+/// this links the file as `temporary` first and then renames that. This costs a fork: see [`replace_all`].
+pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
+    let new = New::File(file, c_string(fd_path(file).as_os_str())?);
+    let replacement = Replacement::new(CWD, new, temporary.as_os_str(), name.as_os_str())?;
+    replace_all(&[replacement]).into_iter().collect()
 }
 
 /// Replaces each name, and returns the result for each. A child process in its own session makes the calls, so that a

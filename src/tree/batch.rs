@@ -1,21 +1,19 @@
 //! Files that are complete but have no name yet. They become durable together, with one syncfs(2) for up to 4096 files,
 //! and get their names afterwards.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Tree;
-use super::directories::TargetDirectory;
-use super::links::{Copy, Name, SharedCopy, lock};
+use super::entry::Names;
+use super::filesystem::Filesystem;
+use super::hidden::hidden_name;
+use super::links::{NamedCopy, SharedCopy};
 use super::tally::add;
-use crate::error::{Error, Result, quoted};
+use crate::error::Error;
 use crate::event::Event;
 use crate::sys::{self, Replacement, replace_all};
 
@@ -27,14 +25,13 @@ const MAX_BYTES: u64 = 8 << 20;
 /// A complete file without a name.
 pub struct Unnamed {
     pub file: File,
-    pub directory: Arc<TargetDirectory>,
-    pub name: OsString,
-    /// Its path in the source, for messages.
-    pub source: PathBuf,
+    pub names: Names,
     /// Its length in bytes.
     pub len: u64,
     /// Bytes that are in the page cache until the batch is on the medium.
     pub cached: u64,
+    /// With --checksum.
+    pub digest: Option<Vec<u8>>,
     /// Something has the name, or may have it.
     pub replaces: bool,
     /// The hidden name it has on filesystems that cannot create a file without one.
@@ -51,9 +48,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch. Each file in it needs up to two of `max_open_files`.
+    /// An empty batch. Each worker may be publishing one, with files and directories open: it has up to a sixteenth of
+    /// `max_open_files`.
     pub fn new(max_open_files: u64) -> Self {
-        let max_files = usize::try_from(max_open_files / 8).unwrap_or(MAX_FILES).clamp(1, MAX_FILES);
+        let max_files = usize::try_from(max_open_files / 16).unwrap_or(MAX_FILES).clamp(1, MAX_FILES);
         Self { max_files, files: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
@@ -87,172 +85,144 @@ impl Tree<'_> {
 
     /// Makes the files durable, evicts them from the page cache, and gives them their names.
     fn publish(&self, files: Vec<Unnamed>) {
-        if let Err((directory, e)) = self.sync(files.iter().map(|file| &file.directory)) {
-            for file in files {
-                let error = io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO));
-                self.failed(&file, Error::io("syncing the filesystem of", &directory.location.path(), error));
-            }
+        if files.is_empty() {
             return;
         }
-        for file in files.iter().filter(|file| file.cached > 0) {
-            if let Err(e) = sys::advise(&file.file, 0, 0, libc::POSIX_FADV_DONTNEED) {
-                self.tally.note(&format!("pages of copied files may stay in the page cache: {e}"));
+        let unsynced = self.sync(files.iter().map(|file| &file.names.target.directory.filesystem));
+        let (mut replacing, mut new) = (Vec::new(), Vec::new());
+        for file in files {
+            let errno = unsynced.as_ref().err().and_then(io::Error::raw_os_error);
+            let result = match &unsynced {
+                Err(_) => Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))),
+                Ok(()) if self.job.file.sync && file.cached > 0 => sys::write_error(&file.file),
+                Ok(()) => Ok(()),
+            };
+            if let Err(e) = result {
+                self.failed(&file, &Error::io("syncing", &file.names.target_path(), e));
+                continue;
             }
+            self.evict(&file);
+            if file.replaces { replacing.push(file) } else { new.push(file) }
         }
-        files.iter().for_each(|file| self.cache.copied(&file.file));
-        let (replacing, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.replaces);
-        let mut taken = Vec::new();
         for file in new {
             if self.cleanup.is_abandoned() {
                 return; // nothing gets a name after a signal
             }
-            match self.name(&file) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !self.job.file.no_clobber => taken.push(file),
+            match self.give_name(&file) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    // Another process has created the name meanwhile. The later one wins, as with cp.
+                    if self.job.file.no_clobber { self.left_alone(&file) } else { replacing.push(file) }
+                }
                 result => self.published(file, result),
             }
         }
-        // Another process has created these names meanwhile. The later one wins, as with cp.
-        self.replace(replacing.into_iter().chain(taken).collect());
+        self.replace(replacing);
+    }
+
+    fn evict(&self, file: &Unnamed) {
+        if file.cached > 0
+            && let Err(e) = sys::advise(&file.file, 0, 0, libc::POSIX_FADV_DONTNEED)
+        {
+            self.tally.note(&format!("pages of copied files may stay in the page cache: {e}"));
+        }
+        self.cache.copied(&file.file);
     }
 
     /// Gives a file a name that nothing has.
-    fn name(&self, file: &Unnamed) -> io::Result<()> {
-        let directory = &file.directory.handle;
+    fn give_name(&self, file: &Unnamed) -> io::Result<()> {
+        let (directory, name) = (file.names.target.directory.open()?, &file.names.target_name);
         match &file.hidden {
-            None => directory.link_file(&file.file, &file.name),
-            Some(hidden) => directory.rename(hidden, &file.name),
+            None => directory.link_file(&file.file, name),
+            Some(hidden) => directory.rename_new(hidden, name),
         }
     }
 
+    /// Gives files names that others have.
     fn replace(&self, files: Vec<Unnamed>) {
-        let temporary = |file: &Unnamed| hidden_name(&file.name);
-        let replacements = files
-            .iter()
-            .filter(|file| file.hidden.is_none())
-            .map(|file| Replacement::with_file(&file.directory.handle, &file.file, &temporary(file), &file.name));
-        let mut results = match replacements.collect::<io::Result<Vec<_>>>() {
-            Ok(replacements) => replace_all(&replacements).into_iter(),
-            Err(_) => Vec::new().into_iter(),
-        };
+        let mut unnamed = Vec::new();
         for file in files {
-            let result = match &file.hidden {
-                Some(_) => self.name(&file),
-                None => results.next().unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into())),
-            };
+            match (file.names.target.directory.open(), &file.hidden) {
+                (Ok(directory), None) => unnamed.push((file, directory)),
+                (Ok(directory), Some(hidden)) => {
+                    let result = directory.rename(hidden, &file.names.target_name);
+                    self.published(file, result);
+                }
+                (Err(e), _) => self.published(file, Err(e)),
+            }
+        }
+        let replacements = unnamed.iter().map(|(file, directory)| {
+            let name = &file.names.target_name;
+            Replacement::with_file(directory, &file.file, &hidden_name(name), name)
+        });
+        // No name from a directory has a NUL byte, which would be the only reason for an error here.
+        let replacements: io::Result<Vec<_>> = replacements.collect();
+        let mut results = replacements.map_or_else(|_| Vec::new(), |list| replace_all(&list)).into_iter();
+        for (file, _) in unnamed {
+            let result = results.next().unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
             self.published(file, result);
         }
     }
 
     /// Counts a file that has its name, and gives it its other names.
     fn published(&self, file: Unnamed, result: io::Result<()>) {
+        let target = file.names.target_path();
         if let Err(e) = result {
-            let name = file.directory.location.path_of(&file.name);
-            return self.failed(&file, Error::io("naming", &name, e));
+            return self.failed(&file, &Error::io("naming", &target, e));
         }
-        let Unnamed { directory, name, source, len, shared, .. } = file;
-        add(&self.tally.files, 1);
-        add(&self.tally.bytes, len);
-        self.observer.event(Event::FileDone);
+        let Unnamed { names, len, digest, hidden, shared, .. } = file;
+        hidden.iter().for_each(|hidden| self.hidden.renamed(hidden));
+        self.count_done(len);
+        if let Some(digest) = &digest {
+            self.observer.event(Event::Digest(&target, digest));
+        }
         if let Some(shared) = shared {
-            let first = Name { directory: directory.clone(), name };
-            let mut copy = lock(&shared);
-            let others = if let Copy::Pending(names) = &mut *copy { std::mem::take(names) } else { Vec::new() };
-            *copy = Copy::Published(first.clone());
-            drop(copy);
-            for other in others {
-                let result = self.link(&first, &other);
-                self.named_again(other, &source, result);
-            }
+            self.shared_copy_is_named(&shared, NamedCopy::new(&names, digest));
         }
-        self.leave(directory);
+        self.leave(&names.target);
     }
 
-    /// Gives a copy that has a name another one.
-    pub fn link(&self, first: &Name, other: &Name) -> Result<()> {
-        let path = other.directory.location.path_of(&other.name);
-        let fail = |e| Error::io("linking", &path, e);
-        let directory = &other.directory.handle;
-        match directory.link_entry(&first.directory.handle, &first.name, &other.name) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let existing = directory.stat_entry(&other.name).map_err(fail)?;
-                let copy = first.directory.handle.stat_entry(&first.name).map_err(fail)?;
-                let inode = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-                if existing.as_ref().map(inode) == copy.as_ref().map(inode) {
-                    return Ok(()); // it is the copy already
-                }
-                let temporary = hidden_name(&other.name);
-                directory.link_entry(&first.directory.handle, &first.name, &temporary).map_err(fail)?;
-                directory.rename(&temporary, &other.name).map_err(fail)
-            }
-            other => other.map_err(fail),
+    /// Under -n: another process has created the file meanwhile.
+    fn left_alone(&self, file: &Unnamed) {
+        self.discard(file);
+        add(&self.skipped, 1);
+        if let Some(shared) = &file.shared {
+            let why = "its first name was created by another process during the copy, and -n forbids replacing it";
+            self.shared_copy_failed(shared, &Error::failed("linking", &file.names.target_path(), why));
         }
+        self.leave(&file.names.target);
     }
 
-    /// Counts a further name of a copy.
-    pub fn named_again(&self, other: Name, source: &std::path::Path, result: Result<()>) {
-        match result {
-            Ok(()) => {
-                add(&self.tally.files, 1);
-                self.observer.event(Event::FileDone);
-            }
-            Err(error) => self.report_failure(source.to_path_buf(), &error),
+    fn failed(&self, file: &Unnamed, error: &Error) {
+        self.discard(file);
+        self.report_failure(file.names.source_path(), error);
+        if let Some(shared) = &file.shared {
+            self.shared_copy_failed(shared, error);
         }
-        self.leave(other.directory);
+        self.leave(&file.names.target);
     }
 
-    fn failed(&self, file: &Unnamed, error: Error) {
-        if let Some(hidden) = &file.hidden {
-            let _ = file.directory.handle.remove_file(hidden); // the failure that is reported is the cause
-        }
-        self.report_failure(file.source.clone(), &error);
-        self.fail_shared(file.shared.as_ref(), &file.source, &error);
-        self.leave(file.directory.clone());
-    }
-
-    /// Reports the further names of a file that was not copied.
-    pub fn fail_shared(&self, shared: Option<&SharedCopy>, source: &std::path::Path, error: &Error) {
-        let Some(shared) = shared else { return };
-        let copy = std::mem::replace(&mut *lock(shared), Copy::Failed);
-        let Copy::Pending(names) = copy else { return };
-        for name in names {
-            self.report_failure(source.to_path_buf(), error);
-            self.leave(name.directory);
+    /// Removes the hidden name of a file that gets no other.
+    pub fn discard(&self, file: &Unnamed) {
+        if let Some(hidden) = &file.hidden
+            && let Err(e) = self.hidden.remove(hidden)
+        {
+            let directory = file.names.target.directory.path_of(hidden);
+            self.observer.event(Event::Failure(&Error::io("removing", &directory, e).to_string()));
         }
     }
 
-    /// Waits until everything on the filesystems of these directories is on the medium.
-    pub fn sync<'d>(
-        &self,
-        directories: impl Iterator<Item = &'d Arc<TargetDirectory>>,
-    ) -> std::result::Result<(), (Arc<TargetDirectory>, io::Error)> {
+    /// Waits until everything on these filesystems is on the medium.
+    pub fn sync<'f>(&self, filesystems: impl Iterator<Item = &'f Arc<Filesystem>>) -> io::Result<()> {
         if !self.job.file.sync {
             return Ok(());
         }
-        let mut filesystems: HashMap<u64, &Arc<TargetDirectory>> = HashMap::new();
-        for directory in directories {
-            let device = directory.handle.file().metadata().map_err(|e| (directory.clone(), e))?.dev();
-            filesystems.insert(device, directory);
-        }
-        for directory in filesystems.into_values() {
-            sys::sync_filesystem(directory.handle.file()).map_err(|e| (directory.clone(), e))?;
+        let mut synced = Vec::new();
+        for filesystem in filesystems {
+            if !synced.contains(&filesystem.device) {
+                filesystem.sync()?;
+                synced.push(filesystem.device);
+            }
         }
         Ok(())
     }
-}
-
-/// A hidden name next to `name` that no other process uses.
-pub fn hidden_name(name: &OsStr) -> OsString {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let unique = format!(".{:x}-{:x}.dio-cp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    // File names have at most 255 bytes.
-    let kept = &name.as_bytes()[..name.len().min(254 - unique.len())];
-    OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()).into()
-}
-
-/// The message for a signal: what was done, and how to continue.
-pub fn interrupted(files: u64, found: u64, destination: &std::path::Path) -> String {
-    format!(
-        "{files} of {found} files found so far are complete in {}; repeat the command with -u to copy the rest",
-        quoted(destination)
-    )
 }

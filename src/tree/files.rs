@@ -1,130 +1,71 @@
-//! One entry of a tree: a file, small or large, a symbolic link, or a device node.
+//! One file of a tree: opened, or skipped because it is unchanged; filled; given its attributes.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Stat, fstat};
 
-use super::Tree;
-use super::batch::{Unnamed, hidden_name};
-use super::directories::{SourceDirectory, TargetDirectory};
-use super::links::{self, Claim, Copy, Name, SharedCopy};
+use super::batch::Unnamed;
+use super::entry::{Item, Names};
+use super::links::{Claim, NamedCopy, SharedCopy};
 use super::tally::add;
+use super::{Outcome, Tree};
 use crate::destination::attributes;
 use crate::direct::{AlignedBuffer, DirectPolicy};
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
 
-/// An entry to copy.
-pub struct Item {
-    /// Its directory, and its name there.
-    pub source: Arc<SourceDirectory>,
-    pub name: OsString,
-    /// Where the copy goes.
-    pub target: Arc<TargetDirectory>,
-    pub target_name: OsString,
-    pub kind: FileType,
-    /// A file that the user named, which may have been reached by way of a symbolic link.
-    pub opened: Option<File>,
-}
-
-/// What became of an entry.
-pub enum Outcome {
-    /// It is complete.
-    Done,
-    /// There is nothing to do: -n, -u, or a socket.
-    Skipped,
-    /// It is complete except for its name.
-    Complete(Box<Unnamed>),
-    /// Another name of the same file is being copied, and this one follows.
-    Waits,
-}
-
 impl Tree<'_> {
-    /// Copies one entry. `buffer` is the thread's own.
-    pub fn copy_entry(&self, item: &mut Item, buffer: &mut AlignedBuffer) -> Result<Outcome> {
-        let path = item.target.location.path_of(&item.target_name);
-        let existing = if item.target.created {
-            None
-        } else {
-            item.target.handle.stat_entry(&item.target_name).map_err(|e| Error::io("opening", &path, e))?
-        };
-        if let Some(existing) = &existing {
-            if FileType::from_raw_mode(existing.st_mode) == FileType::Directory {
-                return Err(Error::failed("replacing", &path, "it is a directory, and a file cannot replace it"));
-            }
-            if self.job.file.no_clobber {
-                return Ok(Outcome::Skipped);
-            }
-        }
-        match item.kind {
-            FileType::RegularFile => self.copy_file(item, existing.as_ref(), buffer),
-            FileType::Symlink => self.copy_symlink(item, existing.as_ref()),
-            FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
-                self.copy_node(item, existing.as_ref())
-            }
-            _ => {
-                let socket = item.source.location.path_of(&item.name);
-                self.observer.event(Event::Notice(&format!("{} is a socket and was skipped", quoted(&socket))));
-                Ok(Outcome::Skipped)
-            }
-        }
-    }
-
-    fn copy_file(&self, item: &mut Item, existing: Option<&Stat>, buffer: &mut AlignedBuffer) -> Result<Outcome> {
-        let source_path = item.source.location.path_of(&item.name);
-        let opening = |e| Error::io("opening", &source_path, e);
+    /// Copies a file. `buffer` is the thread's own.
+    pub fn copy_file(&self, item: &Item, existing: Option<&Stat>, buffer: &mut AlignedBuffer) -> Result<Outcome> {
+        let names = &item.names;
+        let path = names.source_path();
+        let opening = |e| Error::io("opening", &path, e);
         if let Some(existing) = existing.filter(|_| self.job.update) {
             let source = match &item.opened {
-                Some(file) => Some(rustix::fs::fstat(file).map_err(|e| opening(e.into()))?),
-                None => item.source.handle.stat_entry(&item.name).map_err(opening)?,
+                Some(file) => Some(fstat(file).map_err(|e| opening(e.into()))?),
+                None => names.source.open().and_then(|d| d.stat_entry(&names.source_name)).map_err(opening)?,
             };
-            if source.is_some_and(|source| is_unchanged(&source, existing)) {
-                return self.unchanged(item);
+            if let Some(source) = source.filter(|source| is_unchanged(source, existing)) {
+                return self.leave_unchanged(names, &source);
             }
         }
-        let source = match item.opened.take() {
-            Some(file) => file,
-            None => self.open_source(item).map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => Error::failed("opening", &source_path, "it vanished before it was copied"),
+        let source = match &item.opened {
+            Some(file) => file.try_clone().map_err(opening)?,
+            None => self.open_source(names).map_err(|e| match e.raw_os_error() {
+                Some(libc::ENOENT) => Error::failed("opening", &path, "it vanished before it was copied"),
+                Some(libc::ELOOP) => Error::failed("opening", &path, "it was replaced by a symbolic link"),
                 _ => opening(e),
             })?,
         };
         let metadata = source.metadata().map_err(opening)?;
         if !metadata.is_file() {
-            return Err(Error::failed("opening", &source_path, "it was replaced by something that is not a file"));
+            return Err(Error::failed("opening", &path, "it was replaced by something that is not a file"));
         }
-        let mut shared = None;
-        if self.job.archive && metadata.nlink() > 1 {
-            let name = || Name { directory: item.target.clone(), name: item.target_name.clone() };
-            match self.links.claim((metadata.dev(), metadata.ino()), name) {
-                Claim::First(copy) => shared = Some(copy),
-                Claim::Waits => return Ok(Outcome::Waits),
-                Claim::Link(first) => return self.link(&first, &name()).map(|()| self.count_done(0)),
-                Claim::Failed => {
-                    return Err(Error::failed("linking", &source_path, "the first name of the file was not copied"));
-                }
-            }
-        }
-        let result = self.fill(item, existing, &source, &metadata, buffer, shared.clone());
-        if let Err(error) = &result {
-            self.fail_shared(shared.as_ref(), &source_path, error);
+        let shared = match self.claim((metadata.dev(), metadata.ino()), metadata.nlink() > 1, names)? {
+            Claim::Only => None,
+            Claim::First(shared) => Some(shared),
+            Claim::Settled(outcome) => return Ok(outcome),
+        };
+        let result = self.fill(names, existing, &source, &metadata, buffer, shared.clone());
+        if let (Err(error), Some(shared)) = (&result, &shared) {
+            self.shared_copy_failed(shared, error);
         }
         result
     }
 
     /// Opens the source with O_DIRECT where the filesystem supports that.
-    fn open_source(&self, item: &Item) -> io::Result<File> {
-        let direct = self.job.file.direct != DirectPolicy::Never && !self.source_not_direct.load(Ordering::Relaxed);
-        match item.source.handle.open_file(&item.name, direct) {
+    fn open_source(&self, names: &Names) -> io::Result<File> {
+        let refused = &names.source.filesystem.not_direct;
+        let directory = names.source.open()?;
+        let direct = self.job.file.direct != DirectPolicy::Never && !refused.is_set();
+        match directory.open_file(&names.source_name, direct) {
             Err(e) if direct && e.raw_os_error() == Some(libc::EINVAL) => {
-                let file = item.source.handle.open_file(&item.name, false)?;
-                self.source_not_direct.store(true, Ordering::Relaxed);
+                let file = directory.open_file(&names.source_name, false)?;
+                refused.set();
                 Ok(file)
             }
             other => other,
@@ -134,57 +75,54 @@ impl Tree<'_> {
     /// Copies the bytes and attributes of an open file to a new one without a name.
     fn fill(
         &self,
-        item: &Item,
+        names: &Names,
         existing: Option<&Stat>,
         source: &File,
         metadata: &Metadata,
         buffer: &mut AlignedBuffer,
         shared: Option<SharedCopy>,
     ) -> Result<Outcome> {
-        let source_path = item.source.location.path_of(&item.name);
-        let target_path = item.target.location.path_of(&item.target_name);
-        let creating = |e| Error::io("creating", &target_path, e);
-        let (file, hidden) = self.create(item).map_err(creating)?;
+        let (source_path, target_path) = (names.source_path(), names.target_path());
+        let (file, hidden) = self.create(names).map_err(|e| Error::io("creating", &target_path, e))?;
         let mut complete = Unnamed {
             file,
-            directory: item.target.clone(),
-            name: item.target_name.clone(),
-            source: source_path.clone(),
+            names: names.clone(),
             len: metadata.len(),
             cached: 0,
+            digest: None,
             replaces: existing.is_some(),
             hidden,
             shared,
         };
         let cached = self.cache.before(source);
         let result = self
-            .copy_bytes(source, metadata, &mut complete, &target_path, buffer)
-            .and_then(|()| self.set_attributes(&complete.file, &target_path, source, metadata, item, existing));
+            .copy_bytes(source, metadata, &mut complete, buffer)
+            .and_then(|()| self.set_attributes(&complete.file, &target_path, source, metadata, names, existing));
         if let Err(error) = result {
-            if let Some(hidden) = &complete.hidden {
-                let _ = item.target.handle.remove_file(hidden); // the failure that is reported is the cause
-            }
+            self.discard(&complete);
             return Err(error);
         }
         self.cache.after(source, cached);
         let now = source.metadata().map_err(|e| Error::io("reading", &source_path, e))?;
         let version = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec());
-        if version(&now) != version(metadata) {
+        if version(&now) != version(metadata) && !names.source.filesystem.generated {
             let note = format!("{} changed during the copy; the copy may mix old and new data", quoted(&source_path));
             self.observer.event(Event::Notice(&note));
         }
         Ok(Outcome::Complete(Box::new(complete)))
     }
 
-    /// A new file without a name, or with a hidden one.
-    fn create(&self, item: &Item) -> io::Result<(File, Option<OsString>)> {
-        if self.can_be_unnamed
-            && let Some(file) = item.target.handle.create_unnamed()?
-        {
-            return Ok((file, None));
+    /// A new file without a name, or with a hidden one where the filesystem cannot do that.
+    fn create(&self, names: &Names) -> io::Result<(File, Option<OsString>)> {
+        let target = &names.target.directory;
+        if !target.filesystem.needs_names.is_set() && self.can_be_unnamed {
+            if let Some(file) = target.open()?.create_unnamed()? {
+                return Ok((file, None));
+            }
+            target.filesystem.needs_names.set();
         }
-        let hidden = hidden_name(&item.target_name);
-        Ok((item.target.handle.create_file(&hidden)?, Some(hidden)))
+        let (file, hidden) = self.hidden.create(target, &names.target_name)?;
+        Ok((file, Some(hidden)))
     }
 
     /// Gives a new file its attributes: with -p or -a those of the source, otherwise those of the file that it replaces, or
@@ -195,7 +133,7 @@ impl Tree<'_> {
         path: &Path,
         source: &File,
         metadata: &Metadata,
-        item: &Item,
+        names: &Names,
         existing: Option<&Stat>,
     ) -> Result<()> {
         if self.job.file.preserve {
@@ -203,7 +141,8 @@ impl Tree<'_> {
         }
         let replaced = existing.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         if replaced.is_some() {
-            attributes::keep_from(file, path, &item.target.handle.entry_path(&item.target_name))?;
+            let directory = names.target.directory.open().map_err(|e| Error::io("keeping the mode of", path, e))?;
+            attributes::keep_from(file, path, &directory.entry_path(&names.target_name))?;
         } else {
             let mode = metadata.mode() & 0o777 & !self.job.file.umask;
             file.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("creating", path, e))?;
@@ -215,37 +154,14 @@ impl Tree<'_> {
     }
 
     /// -u found nothing to copy. Further names of the file must still be linked to the copy.
-    fn unchanged(&self, item: &Item) -> Result<Outcome> {
-        add(&self.tally.unchanged, 1);
-        if self.job.archive {
-            let path = item.source.location.path_of(&item.name);
-            let stat = item.source.handle.stat_entry(&item.name).map_err(|e| Error::io("opening", &path, e))?;
-            if let Some(stat) = stat.filter(|stat| stat.st_nlink > 1) {
-                let name = || Name { directory: item.target.clone(), name: item.target_name.clone() };
-                match self.links.claim((stat.st_dev, stat.st_ino), name) {
-                    Claim::First(copy) => {
-                        let before = std::mem::replace(&mut *links::lock(&copy), Copy::Published(name()));
-                        let others = if let Copy::Pending(names) = before { names } else { Vec::new() };
-                        for other in others {
-                            let result = self.link(&name(), &other);
-                            self.named_again(other, &path, result);
-                        }
-                    }
-                    Claim::Waits => return Ok(Outcome::Waits),
-                    Claim::Link(first) => self.link(&first, &name())?,
-                    Claim::Failed => {}
-                }
-            }
+    pub fn leave_unchanged(&self, names: &Names, source: &Stat) -> Result<Outcome> {
+        match self.claim((source.st_dev, source.st_ino), source.st_nlink > 1, names)? {
+            Claim::Settled(outcome) => return Ok(outcome),
+            Claim::First(shared) => self.shared_copy_is_named(&shared, NamedCopy::new(names, None)),
+            Claim::Only => {}
         }
+        add(&self.tally.unchanged, 1);
         Ok(Outcome::Skipped)
-    }
-
-    /// Counts a complete entry.
-    pub fn count_done(&self, bytes: u64) -> Outcome {
-        add(&self.tally.files, 1);
-        add(&self.tally.bytes, bytes);
-        self.observer.event(Event::FileDone);
-        Outcome::Done
     }
 }
 

@@ -38,13 +38,18 @@ pub struct TreeReport {
     pub elapsed: Duration,
     /// What the user should know.
     pub notes: Vec<String>,
-    /// The kind of the failures: Content if the content of all of them was not as required.
+    /// The kind of all failures, or Failed if they differ.
     failure_kind: ErrorKind,
+    /// Why the names may not be on the medium, if so.
+    pub not_synced: Option<String>,
 }
 
 impl TreeReport {
-    /// Fails if a file was not copied.
+    /// Fails if a file was not copied, or if the copies may not be on the medium.
     pub fn require_complete(&self) -> Result<()> {
+        if let Some(why) = &self.not_synced {
+            return Err(Error::summary(why));
+        }
         if self.failed == 0 {
             return Ok(());
         }
@@ -57,14 +62,14 @@ impl TreeReport {
 
 impl Tree<'_> {
     /// Puts the report together.
-    pub fn report(&self, started: Instant) -> TreeReport {
+    pub fn report(&self, started: Instant, not_synced: Option<String>) -> TreeReport {
         let (read, written) = self.tally.traffic();
         let mut notes = self.tally.notes();
         let cloned = get(&self.tally.cloned);
         if cloned > 0 {
             notes.push(format!("cloned: {cloned} bytes share the blocks of their sources"));
         }
-        let all_content = get(&self.tally.failed_otherwise) == 0;
+        let (failures, failure_kind) = self.tally.take_failures();
         TreeReport {
             files: get(&self.tally.files),
             directories: get(&self.tally.directories),
@@ -73,13 +78,14 @@ impl Tree<'_> {
             skipped: self.skipped.load(Ordering::Relaxed),
             found: get(&self.tally.found),
             failed: get(&self.tally.failed),
-            failures: self.tally.take_failures(),
+            failures,
             read,
             written,
             pages_left: self.cache.pages_left(),
             elapsed: started.elapsed(),
             notes,
-            failure_kind: if all_content { ErrorKind::Content } else { ErrorKind::Failed },
+            failure_kind,
+            not_synced,
         }
     }
 }

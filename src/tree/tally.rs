@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::direct::Traffic;
 use crate::error::{Error, ErrorKind};
@@ -30,12 +30,20 @@ pub struct Tally {
     pub cloned: AtomicU64,
     pub unchanged: AtomicU64,
     pub failed: AtomicU64,
-    /// Failures whose kind is not [`ErrorKind::Content`].
-    pub failed_otherwise: AtomicU64,
-    failures: Mutex<Vec<FailedFile>>,
+    failures: Mutex<Failures>,
     traffic: Mutex<(Traffic, Traffic)>,
+    /// Bytes that did not use direct I/O: read or written, what they used instead, and why.
+    not_direct: Mutex<BTreeMap<(&'static str, &'static str, String), u64>>,
     /// Notes that are the same for many files, and for how many.
     notes: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What failed.
+#[derive(Default)]
+struct Failures {
+    files: Vec<FailedFile>,
+    /// The kind of all of them, or Failed if they differ.
+    kind: Option<ErrorKind>,
 }
 
 /// Adds to a counter.
@@ -52,39 +60,56 @@ impl Tally {
     /// Counts a file that was not copied.
     pub fn failure(&self, path: PathBuf, error: &Error) {
         add(&self.failed, 1);
-        if error.kind != ErrorKind::Content {
-            add(&self.failed_otherwise, 1);
-        }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() < MAX_KEPT_FAILURES {
-            failures.push(FailedFile { path, error: error.to_string() });
+        let mut failures = lock(&self.failures);
+        failures.kind = match failures.kind {
+            Some(kind) if kind != error.kind => Some(ErrorKind::Failed),
+            _ => Some(error.kind),
+        };
+        if failures.files.len() < MAX_KEPT_FAILURES {
+            failures.files.push(FailedFile { path, error: error.to_string() });
         }
     }
 
-    /// The failures that were kept.
-    pub fn take_failures(&self) -> Vec<FailedFile> {
-        std::mem::take(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The failures that were kept, and the kind of all failures.
+    pub fn take_failures(&self) -> (Vec<FailedFile>, ErrorKind) {
+        let Failures { files, kind } = std::mem::take(&mut *lock(&self.failures));
+        (files, kind.unwrap_or(ErrorKind::Failed))
     }
 
     /// Adds bytes read and written.
     pub fn transferred(&self, read: Traffic, written: Traffic) {
-        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut traffic = lock(&self.traffic);
         (traffic.0, traffic.1) = (traffic.0 + read, traffic.1 + written);
     }
 
     /// Bytes read, and bytes written.
     pub fn traffic(&self) -> (Traffic, Traffic) {
-        *self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.traffic)
     }
 
     /// Counts a note. `note` names no file, so that many files share it.
     pub fn note(&self, note: &str) {
-        *self.notes.lock().unwrap_or_else(PoisonError::into_inner).entry(note.to_string()).or_default() += 1;
+        *lock(&self.notes).entry(note.to_string()).or_default() += 1;
+    }
+
+    /// Counts bytes that did not use direct I/O.
+    pub fn not_direct(&self, verb: &'static str, traffic: &Traffic, why: Option<&str>) {
+        if let (Some((bytes, how)), Some(why)) = (traffic.indirect(), why) {
+            *lock(&self.not_direct).entry((verb, how, why.to_string())).or_default() += bytes;
+        }
     }
 
     /// The notes, with the number of files where there are several.
     pub fn notes(&self) -> Vec<String> {
-        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.iter().map(|(note, n)| if *n == 1 { note.clone() } else { format!("{note} ({n} times)") }).collect()
+        let not_direct = lock(&self.not_direct);
+        let not_direct =
+            not_direct.iter().map(|((verb, how, why), bytes)| format!("not direct: {bytes} bytes {verb} {how}: {why}"));
+        let notes = lock(&self.notes);
+        let notes = notes.iter().map(|(note, n)| if *n == 1 { note.clone() } else { format!("{note} ({n} times)") });
+        not_direct.chain(notes).collect()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

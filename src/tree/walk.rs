@@ -1,19 +1,21 @@
 //! Walks a source tree and makes the directories of the copy. One level of the stack is one open directory of each tree;
 //! entries are read about a thousand at a time, so that memory does not grow with the number of files.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::fs::{Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError, Weak};
 
 use rustix::fs::FileType;
 
 use super::Tree;
-use super::directories::{SourceDirectory, TargetDirectory};
-use super::files::Item;
+use super::directories::TreeDirectory;
+use super::entry::{Item, Names};
 use super::tally::add;
+use super::targets::TargetDirectory;
 use crate::destination::attributes;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
@@ -21,54 +23,67 @@ use crate::sys::{Directory, Entry};
 
 /// A directory of the source and its copy, with the entries that are read and not yet visited.
 struct Level {
-    source: Arc<SourceDirectory>,
+    source: Arc<TreeDirectory>,
     target: Arc<TargetDirectory>,
     entries: std::vec::IntoIter<Entry>,
+    /// Where reading the entries goes on, and in which handle it stopped: it may have been closed since.
+    position: u64,
+    read_from: Weak<Directory>,
     /// Path below the root of the tree, for --exclude.
-    below_root: std::path::PathBuf,
+    below_root: PathBuf,
+}
+
+impl Level {
+    fn new(source: Arc<TreeDirectory>, target: Arc<TargetDirectory>, below_root: PathBuf) -> Self {
+        Self { source, target, entries: Vec::new().into_iter(), position: 0, read_from: Weak::new(), below_root }
+    }
+
+    /// Reads the next entries, in the order of their inodes, which is about their order on the disk. False at the end.
+    fn read_entries(&mut self) -> io::Result<bool> {
+        let handle = self.source.open()?;
+        if self.position > 0 && !Weak::ptr_eq(&self.read_from, &Arc::downgrade(&handle)) {
+            handle.seek(self.position)?;
+        }
+        self.read_from = Arc::downgrade(&handle);
+        let mut entries = handle.next_entries(&mut self.position)?;
+        entries.sort_by_key(|entry| entry.inode);
+        self.entries = entries.into_iter();
+        Ok(self.entries.len() > 0)
+    }
 }
 
 impl Tree<'_> {
     /// Copies what is in a directory. Files go to `queue`.
-    pub fn walk(&self, source: Arc<SourceDirectory>, target: Arc<TargetDirectory>, queue: &SyncSender<Item>) {
-        let device = source.handle.file().metadata().map_or(0, |metadata| metadata.dev());
-        let level = |source, target, below_root| Level { source, target, entries: Vec::new().into_iter(), below_root };
-        let mut stack = vec![level(source, target, std::path::PathBuf::new())];
+    pub fn walk(&self, source: Arc<TreeDirectory>, target: Arc<TargetDirectory>, queue: &SyncSender<Item>) {
+        let device = source.filesystem.device;
+        let mut stack = vec![Level::new(source, target, PathBuf::new())];
         while let Some(top) = stack.last_mut() {
             if self.cleanup.is_abandoned() {
                 return;
             }
             let Some(entry) = top.entries.next() else {
-                match self.read_entries(top) {
+                match top.read_entries() {
                     Ok(true) => continue,
                     Ok(false) => {}
-                    Err(error) => self.report_failure(top.source.location.path(), &error),
+                    Err(e) => {
+                        let path = top.source.path();
+                        self.report_not_found(path.clone(), &Error::io("reading", &path, e));
+                    }
                 }
                 if let Some(Level { target, .. }) = stack.pop() {
-                    self.leave(target);
+                    self.leave(&target);
                 }
                 continue;
             };
             match self.visit(top, &entry, device, queue) {
                 Ok(Some((source, target))) => {
                     let below_root = top.below_root.join(&entry.name);
-                    stack.push(level(source, target, below_root));
+                    stack.push(Level::new(source, target, below_root));
                 }
                 Ok(None) => {}
-                Err(error) => self.report_failure(top.source.location.path_of(&entry.name), &error),
+                Err(error) => self.report_not_found(top.source.path_of(&entry.name), &error),
             }
         }
-    }
-
-    /// Reads the next entries of a directory, in the order of their inodes, which is about their order on the disk. False at
-    /// the end.
-    fn read_entries(&self, level: &mut Level) -> Result<bool> {
-        let entries = level.source.handle.next_entries();
-        let mut entries = entries.map_err(|e| Error::io("reading", &level.source.location.path(), e))?;
-        entries.sort_by_key(|entry| entry.inode);
-        let any = !entries.is_empty();
-        level.entries = entries.into_iter();
-        Ok(any)
     }
 
     /// Queues a file, or returns a directory to descend into.
@@ -78,77 +93,84 @@ impl Tree<'_> {
         entry: &Entry,
         device: u64,
         queue: &SyncSender<Item>,
-    ) -> Result<Option<(Arc<SourceDirectory>, Arc<TargetDirectory>)>> {
-        let path = || level.source.location.path_of(&entry.name);
+    ) -> Result<Option<(Arc<TreeDirectory>, Arc<TargetDirectory>)>> {
+        let path = || level.source.path_of(&entry.name);
+        let opening = |e: io::Error| match e.raw_os_error() {
+            Some(libc::ENOENT) => Error::failed("opening", &path(), "it vanished before it was copied"),
+            Some(libc::ENOTDIR | libc::ELOOP) => {
+                Error::failed("opening", &path(), "it was replaced by something that is not a directory")
+            }
+            _ => Error::io("opening", &path(), e),
+        };
         let mut kind = entry.kind;
         if kind == FileType::Unknown {
-            let stat = level.source.handle.stat_entry(&entry.name).map_err(|e| Error::io("opening", &path(), e))?;
-            let Some(stat) = stat else { return Err(Error::failed("opening", &path(), "it vanished")) };
+            let stat = level.source.open().and_then(|source| source.stat_entry(&entry.name)).map_err(opening)?;
+            let stat = stat.ok_or_else(|| opening(io::Error::from_raw_os_error(libc::ENOENT)))?;
             kind = FileType::from_raw_mode(stat.st_mode);
         }
         if self.exclude.matched(level.below_root.join(&entry.name), kind == FileType::Directory).is_ignore() {
             return Ok(None);
         }
         if kind != FileType::Directory {
-            self.queue(queue, level.source.clone(), entry.name.clone(), level.target.clone(), entry.name.clone(), kind);
+            let names = Names {
+                source: level.source.clone(),
+                source_name: entry.name.clone(),
+                target: level.target.clone(),
+                target_name: entry.name.clone(),
+            };
+            self.queue(queue, Item { names, kind, opened: None });
             return Ok(None);
         }
-        let handle = level.source.handle.open_directory(&entry.name).map_err(|e| Error::io("opening", &path(), e))?;
-        let metadata = handle.file().metadata().map_err(|e| Error::io("opening", &path(), e))?;
-        if self.is_target_root(&metadata) {
-            return Err(Error::failed(
-                "copying",
-                &path(),
-                "it is the copy itself: a tree cannot be copied into itself",
-            ));
+        let handle = level.source.open().and_then(|source| source.open_directory(&entry.name)).map_err(opening)?;
+        let metadata = handle.file().metadata().map_err(opening)?;
+        if self.is_target_root((metadata.dev(), metadata.ino())) {
+            let why = "it is the copy itself: a tree cannot be copied into itself";
+            return Err(Error::failed("copying", &path(), why));
         }
         let other_filesystem = self.job.one_file_system && metadata.dev() != device;
-        let source = SourceDirectory { handle, location: level.source.location.child(&entry.name) };
-        let (source, target) = self.make_directory(Arc::new(source), metadata, &level.target, &entry.name)?;
+        let source = level.source.child(&entry.name, handle).map_err(opening)?;
+        let target = self.make_directory(source.clone(), metadata, &level.target, &entry.name)?;
         if other_filesystem {
-            self.leave(target); // an empty directory stands for the mount point, as with cp -x
+            self.leave(&target); // an empty directory stands for the mount point, as with cp -x
             return Ok(None);
         }
         Ok(Some((source, target)))
     }
 
+    /// True for a directory that a tree is being copied to.
+    fn is_target_root(&self, id: (u64, u64)) -> bool {
+        self.target_roots.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
     /// Gives a file to the workers.
-    pub fn queue(
-        &self,
-        queue: &SyncSender<Item>,
-        source: Arc<SourceDirectory>,
-        name: OsString,
-        target: Arc<TargetDirectory>,
-        target_name: OsString,
-        kind: FileType,
-    ) {
+    pub fn queue(&self, queue: &SyncSender<Item>, item: Item) {
         add(&self.tally.found, 1);
         self.observer.event(Event::FileFound);
-        target.expect_one_more();
-        let item = Item { source, name, target, target_name, kind, opened: None };
+        item.names.target.expect_one_more();
         if let Err(refused) = queue.send(item) {
-            self.leave(refused.0.target); // every worker has ended, which happens only after a signal
+            self.leave(&refused.0.names.target); // every worker has ended, which happens only after a signal
         }
     }
 
     /// Creates the copy of a directory, for its owner only until it is complete, or opens the directory that is there.
     pub fn make_directory(
         &self,
-        source: Arc<SourceDirectory>,
-        metadata: std::fs::Metadata,
+        source: Arc<TreeDirectory>,
+        metadata: Metadata,
         parent: &Arc<TargetDirectory>,
         name: &OsStr,
-    ) -> Result<(Arc<SourceDirectory>, Arc<TargetDirectory>)> {
-        let path = parent.location.path_of(name);
+    ) -> Result<Arc<TargetDirectory>> {
+        let path = parent.directory.path_of(name);
         let creating = |e| Error::io("creating", &path, e);
+        let handle = parent.directory.open().map_err(creating)?;
         // With -p only its owner may enter it until it has its attributes. Without, an interrupted copy leaves it usable.
         let mode = if self.job.file.preserve { 0o700 } else { metadata.mode() & 0o777 | 0o700 };
-        let created = match parent.handle.create_directory(name, mode) {
+        let created = match handle.create_directory(name, mode) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(creating(e)),
         };
-        let handle = parent.handle.open_directory(name).map_err(|e| match e.raw_os_error() {
+        let opened = handle.open_directory(name).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOTDIR | libc::ELOOP) => {
                 Error::failed("creating", &path, "it is not a directory, and a directory cannot replace it")
             }
@@ -157,30 +179,34 @@ impl Tree<'_> {
         if created {
             add(&self.tally.directories, 1);
         }
-        let original = Some((source.clone(), metadata));
-        let location = parent.location.child(name);
-        Ok((source, TargetDirectory::new(handle, location, Some(parent), created, original)))
+        let directory = parent.directory.child(name, opened).map_err(creating)?;
+        Ok(TargetDirectory::new(directory, Some(parent), created, Some((source, metadata))))
     }
 
     /// The walk, or a file, is done with this directory. Directories that are complete now get their attributes.
-    pub fn leave(&self, directory: Arc<TargetDirectory>) {
+    pub fn leave(&self, directory: &Arc<TargetDirectory>) {
         directory.one_less(|complete| {
             if let Err(error) = self.complete_directory(complete) {
-                self.report_failure(complete.location.path(), &error);
+                self.report_not_found(complete.directory.path(), &error);
             }
         });
     }
 
-    fn complete_directory(&self, directory: &TargetDirectory) -> Result<()> {
-        let Some((source, metadata)) = &directory.original else { return Ok(()) };
-        let (path, file) = (directory.location.path(), directory.handle.file());
+    fn complete_directory(&self, target: &TargetDirectory) -> Result<()> {
+        let Some((source, metadata)) = &target.original else { return Ok(()) };
+        if !self.job.file.preserve && !target.created {
+            return Ok(());
+        }
+        let path = target.directory.path();
+        let fail = |e| Error::io("setting the attributes of", &path, e);
+        let directory = target.directory.open().map_err(fail)?;
         if self.job.file.preserve {
-            let notes = attributes::preserve(file, &path, source.handle.file(), metadata)?;
+            let source = source.open().map_err(fail)?;
+            let notes = attributes::preserve(directory.file(), &path, source.file(), metadata)?;
             self.note_all(&path, &notes);
-        } else if directory.created {
+        } else {
             let mode = metadata.mode() & 0o777 & !self.job.file.umask;
-            let permissions = std::fs::Permissions::from_mode(mode);
-            file.set_permissions(permissions).map_err(|e| Error::io("setting the mode of", &path, e))?;
+            directory.file().set_permissions(Permissions::from_mode(mode)).map_err(fail)?;
         }
         Ok(())
     }
@@ -191,19 +217,4 @@ impl Tree<'_> {
             self.tally.note(&note.replace(&quoted(path), "files"));
         }
     }
-}
-
-/// The directory that holds a path as the user gave it, opened.
-pub fn parent_of(path: &Path) -> Result<(SourceDirectory, OsString)> {
-    let name = crate::sys::last_component(path).to_os_string();
-    let text = path.as_os_str().as_encoded_bytes();
-    let end = text.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
-    let parent = match text[..end].iter().rposition(|b| *b == b'/') {
-        None => Path::new("."),
-        Some(0) => Path::new("/"),
-        Some(slash) => Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&text[..slash])),
-    };
-    let handle = Directory::open(parent).map_err(|e| Error::io("opening", parent, e))?;
-    let location = if text[..end].contains(&b'/') { parent } else { Path::new("") };
-    Ok((SourceDirectory { handle, location: super::directories::Location::root(location) }, name))
 }

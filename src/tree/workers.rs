@@ -1,0 +1,108 @@
+//! The threads that copy what the walk finds.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::FileType;
+
+use super::content::BUFFER_SIZE;
+use super::entry::Item;
+use super::tally::add;
+use super::{Outcome, Tree};
+use crate::direct::AlignedBuffer;
+use crate::error::{Error, Result, quoted};
+use crate::event::Event;
+
+impl Tree<'_> {
+    /// The loop of one worker.
+    pub fn work(&self, items: &Mutex<Receiver<Item>>) {
+        let buffer = AlignedBuffer::new(BUFFER_SIZE);
+        let Ok(mut buffer) = buffer.map_err(|e| {
+            self.report_failure(
+                self.job.destination.clone(),
+                &Error::io("allocating a buffer for", Path::new("the copy"), e),
+            );
+        }) else {
+            return;
+        };
+        loop {
+            let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(item) = item else { return };
+            if self.cleanup.is_abandoned() {
+                return;
+            }
+            match self.copy_entry(&item, &mut buffer) {
+                Ok(Outcome::Complete(file)) => {
+                    drop(item); // its open file
+                    self.publish_later(*file);
+                }
+                Ok(Outcome::Waits) => {} // its directory is left when it is linked
+                Ok(Outcome::Done) => self.leave(&item.names.target),
+                Ok(Outcome::Skipped) => {
+                    add(&self.skipped, 1);
+                    self.leave(&item.names.target);
+                }
+                Err(error) => {
+                    self.report_failure(item.names.source_path(), &error);
+                    self.leave(&item.names.target);
+                }
+            }
+        }
+    }
+
+    /// Copies one entry. `buffer` is the thread's own.
+    pub fn copy_entry(&self, item: &Item, buffer: &mut AlignedBuffer) -> Result<Outcome> {
+        let target = &item.names.target;
+        let existing = if target.created {
+            None
+        } else {
+            let existing = target.directory.open().and_then(|directory| directory.stat_entry(&item.names.target_name));
+            existing.map_err(|e| Error::io("opening", &item.names.target_path(), e))?
+        };
+        if let Some(existing) = &existing {
+            if FileType::from_raw_mode(existing.st_mode) == FileType::Directory {
+                let why = "it is a directory, and a file cannot replace it";
+                return Err(Error::failed("replacing", &item.names.target_path(), why));
+            }
+            if self.job.file.no_clobber {
+                return Ok(Outcome::Skipped);
+            }
+        }
+        match item.kind {
+            FileType::RegularFile => self.copy_file(item, existing.as_ref(), buffer),
+            FileType::Symlink | FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
+                self.copy_special(item, existing.as_ref())
+            }
+            _ => {
+                let socket = quoted(&item.names.source_path());
+                self.observer.event(Event::Notice(&format!("{socket} is a socket and was skipped")));
+                Ok(Outcome::Skipped)
+            }
+        }
+    }
+
+    /// Counts a complete entry.
+    pub fn count_done(&self, bytes: u64) -> Outcome {
+        add(&self.tally.files, 1);
+        add(&self.tally.bytes, bytes);
+        self.observer.event(Event::FileDone);
+        Outcome::Done
+    }
+
+    /// Reports something that was not copied, and that nothing has counted as found.
+    pub fn report_not_found(&self, path: PathBuf, error: &Error) {
+        add(&self.tally.found, 1);
+        self.observer.event(Event::FileFound);
+        self.report_failure(path, error);
+    }
+
+    /// Reports a file that was not copied.
+    pub fn report_failure(&self, path: PathBuf, error: &Error) {
+        self.observer.event(Event::Failure(&error.to_string()));
+        if let Some(hint) = &error.hint {
+            self.observer.event(Event::Failure(&format!("try: {hint}")));
+        }
+        self.tally.failure(path, error);
+    }
+}
