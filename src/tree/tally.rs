@@ -62,8 +62,9 @@ impl Tally {
         add(&self.failed, 1);
         let mut failures = lock(&self.failures);
         failures.kind = match failures.kind {
-            Some(kind) if kind != error.kind => Some(ErrorKind::Failed),
-            _ => Some(error.kind),
+            None if matches!(error.kind, ErrorKind::Content | ErrorKind::Refused) => Some(error.kind),
+            Some(kind) if kind == error.kind => Some(kind),
+            _ => Some(ErrorKind::Failed),
         };
         if failures.files.len() < MAX_KEPT_FAILURES {
             failures.files.push(FailedFile { path, error: error.to_string() });
