@@ -47,8 +47,8 @@ fn keep(file: &File, target: &Target, replaced: &Metadata) -> Result<()> {
     keep_owner(file, name, replaced)?;
     set_mode(file, replaced.mode()).map_err(|e| fail("mode", e))?;
     let fail_attribute = |e| fail("extended attributes", e);
-    let old = names(xattr::list(path)).map_err(fail_attribute)?;
-    for attribute in names(file.list_xattr()).map_err(fail_attribute)? {
+    let old = list(xattr::list(path)).map_err(fail_attribute)?;
+    for attribute in list(file.list_xattr()).map_err(fail_attribute)? {
         // For example, a default ACL of the directory could give access to users who could not read the old file.
         if !old.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD {
             file.remove_xattr(&attribute).map_err(fail_attribute)?;
@@ -101,9 +101,9 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 };
     let reading = |e| Error::io("reading the extended attributes to preserve in", name, e);
-    let mut wanted = names(source.list_xattr()).map_err(reading)?;
+    let mut wanted = list(source.list_xattr()).map_err(reading)?;
     wanted.retain(|attribute| attribute != RESUME_RECORD);
-    for attribute in names(file.list_xattr()).map_err(reading)? {
+    for attribute in list(file.list_xattr()).map_err(reading)? {
         // A default ACL of the directory gives a new file attributes that the source does not have.
         if !wanted.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD
         {
@@ -124,9 +124,9 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     Ok(notes)
 }
 
-/// The names in a list of extended attributes; none if the filesystem does not have such attributes.
-pub fn names(list: io::Result<xattr::XAttrs>) -> io::Result<Vec<OsString>> {
-    match list {
+/// The names of extended attributes; none if the filesystem does not have such attributes.
+pub fn list(names: io::Result<xattr::XAttrs>) -> io::Result<Vec<OsString>> {
+    match names {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Vec::new()),
         other => Ok(other?.collect()),
     }

@@ -72,7 +72,7 @@ impl<'a> Replacement<'a> {
     /// Creates the temporary name and renames it. Returns errno, or 0. Makes system calls only: it also runs in the child
     /// of a multithreaded process (fork(2)).
     fn run(&self) -> libc::c_int {
-        let (directory, temporary, name) = (self.directory.as_raw_fd(), self.temporary.as_ptr(), self.name.as_ptr());
+        let (directory, temporary) = (self.directory.as_raw_fd(), self.temporary.as_ptr());
         // SAFETY: all strings end in NUL and live as long as `self`.
         unsafe {
             let created = match &self.new {
@@ -83,10 +83,16 @@ impl<'a> Replacement<'a> {
                 New::Symlink(target) => libc::symlinkat(target.as_ptr(), directory, temporary),
                 New::Node(mode, device) => libc::mknodat(directory, temporary, *mode, *device),
             };
-            if created < 0 {
-                return *libc::__errno_location();
-            }
-            if libc::renameat(directory, temporary, directory, name) < 0 {
+            if created < 0 { *libc::__errno_location() } else { self.rename() }
+        }
+    }
+
+    /// Gives what has the temporary name the final one. Returns errno, or 0; the temporary name is gone in any case.
+    fn rename(&self) -> libc::c_int {
+        let (directory, temporary) = (self.directory.as_raw_fd(), self.temporary.as_ptr());
+        // SAFETY: both strings end in NUL and live as long as `self`.
+        unsafe {
+            if libc::renameat(directory, temporary, directory, self.name.as_ptr()) < 0 {
                 let errno = *libc::__errno_location();
                 libc::unlinkat(directory, temporary, 0);
                 return errno;
@@ -113,9 +119,12 @@ impl<'a> Replacement<'a> {
         {
             return 0; // the child had renamed it
         }
-        // SAFETY: the string ends in NUL and outlives the call. The name may not exist.
-        unsafe { libc::unlinkat(self.directory.as_raw_fd(), self.temporary.as_ptr(), 0) };
-        self.run()
+        // The child may have ended between the two calls. A file that only has the temporary name could not be linked again
+        // without it.
+        match self.rename() {
+            libc::ENOENT => self.run(),
+            errno => errno,
+        }
     }
 }
 
@@ -161,12 +170,48 @@ fn in_child(replacements: &[Replacement<'_>]) -> io::Result<Vec<libc::c_int>> {
         child => {
             drop(report);
             let mut bytes = Vec::new();
-            results.read_to_end(&mut bytes)?; // ends when the child has exited
+            // Ends when the child has exited. After an error, what was not read is run again.
+            let _ = results.read_to_end(&mut bytes);
             let mut status = 0;
+            // The child must have ended before anything is run again.
             // SAFETY: `status` outlives the call. The result does not matter: the pipe says what was done.
             let _ = retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) }));
             let errno = |bytes: &[u8]| libc::c_int::from_ne_bytes(bytes.try_into().unwrap_or_default());
             Ok(bytes.chunks_exact(size_of::<libc::c_int>()).map(errno).collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    #[test]
+    fn a_replacement_is_completed_wherever_the_child_has_ended() -> io::Result<()> {
+        let path = std::env::temp_dir().join(format!("dio-cp-replace-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        let (temporary, name) = (path.join(".temporary"), path.join("name"));
+        let directory = Directory::open(&path)?;
+        for ended_after in 0..3 {
+            std::fs::write(&name, "old")?;
+            // Has no name but the temporary one, like a file that was created without a name.
+            std::fs::write(&temporary, "new")?;
+            let file = File::open(&temporary)?;
+            let replacement = Replacement::with_file(&directory, &file, OsStr::new(".temporary"), OsStr::new("name"))?;
+            match ended_after {
+                0 => std::fs::hard_link(&temporary, path.join("elsewhere")).and(std::fs::remove_file(&temporary))?,
+                1 => {} // the temporary name was created
+                _ => assert_eq!(replacement.rename(), 0),
+            }
+            assert_eq!(replacement.run_again(), 0, "ended after {ended_after} calls");
+            assert_eq!(std::fs::read_to_string(&name)?, "new");
+            let _ = std::fs::remove_file(path.join("elsewhere"));
+            assert_eq!(names(&path)?, ["name"]);
+        }
+        std::fs::remove_dir_all(&path)
     }
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Tree;
 use super::entry::Names;
 use super::filesystem::Filesystem;
-use super::hidden::hidden_name;
 use super::links::{NamedCopy, SharedCopy};
 use super::tally::add;
+use crate::destination::hidden_name;
 use crate::error::Error;
 use crate::event::Event;
 use crate::sys::{self, Replacement, replace_all};
@@ -139,6 +139,9 @@ impl Tree<'_> {
 
     /// Gives files names that others have.
     fn replace(&self, files: Vec<Unnamed>) {
+        if self.cleanup.is_abandoned() {
+            return;
+        }
         let mut unnamed = Vec::new();
         for file in files {
             match (file.names.target.directory.open(), &file.hidden) {
@@ -186,8 +189,7 @@ impl Tree<'_> {
         self.discard(file);
         add(&self.skipped, 1);
         if let Some(shared) = &file.shared {
-            let why = "its first name was created by another process during the copy, and -n forbids replacing it";
-            self.shared_copy_failed(shared, &Error::failed("linking", &file.names.target_path(), why));
+            self.shared_copy_is_left_alone(shared, &file.names);
         }
         self.leave(&file.names.target);
     }
