@@ -28,6 +28,7 @@ use crate::sequencer::Sequencer;
 use crate::source_info::{CopiedRange, SourceInfo};
 use crate::sys;
 use file::FileDestination;
+pub use publish::hidden_name;
 use stream::StreamDestination;
 use target::{Target, refuse_same_file};
 

@@ -20,7 +20,7 @@
 //! report        what was done in the end
 //! ```
 //!
-//! One thread walks, and [`WORKERS`] threads copy the entries that it finds. Small files are copied many at a time; a large
+//! One thread walks, and up to [`WORKERS`] threads copy the entries that it finds. Small files are copied many at a time; a large
 //! one is copied by [`copy`](mod@crate::copy) like a single file. Both trees are only reached by way of open directories, one
 //! path component at a time and never through a symbolic link, so that a user who changes them during the copy cannot redirect
 //! it.
@@ -53,6 +53,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::check::checksum_list::ChecksumList;
 use crate::cleanup::Cleanup;
+use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result, plain, quoted};
 use crate::event::{Confirmation, Event, Observer};
 use crate::job::{Checksum, Endpoint, TreeJob};
@@ -60,6 +61,7 @@ use crate::pace::Pace;
 use crate::sys;
 use batch::{Batch, Unnamed};
 use cache::CacheCount;
+use content::BUFFER_SIZE;
 use directories::OpenDirectories;
 use hidden::HiddenFiles;
 use links::Links;
@@ -131,9 +133,9 @@ pub fn copy_tree(job: &TreeJob, observer: &dyn Observer, cleanup: &Cleanup) -> R
     let mut named = Named::default();
     if are_merged(job, &place) {
         // The second source must see what the first one has become.
-        job.sources.chunks(1).for_each(|source| tree.copy_sources(source, &place, &mut named));
+        job.sources.chunks(1).try_for_each(|source| tree.copy_sources(source, &place, &mut named))?;
     } else {
-        tree.copy_sources(&job.sources, &place, &mut named);
+        tree.copy_sources(&job.sources, &place, &mut named)?;
     }
     tree.leave(place.directory());
     // The names, and the attributes of directories.
@@ -202,16 +204,19 @@ impl<'a> Tree<'a> {
         self.cleanup.begin_tree(Box::new(end));
     }
 
-    /// Copies some of the sources. Returns when all of their files have their names.
-    fn copy_sources(&self, sources: &[Endpoint], place: &Place, named: &mut Named) {
+    /// Copies some of the sources. Returns when all of their files have their names. Fails if no worker can be started.
+    fn copy_sources(&self, sources: &[Endpoint], place: &Place, named: &mut Named) -> Result<()> {
         let (queue, items) = sync_channel(QUEUE);
         // The workers own it, so that the walk does not wait for workers that have ended.
         let items = Arc::new(Mutex::new(items));
         std::thread::scope(|scope| {
-            for _ in 0..self.workers {
-                let items = items.clone();
-                scope.spawn(move || self.work(&items));
-            }
+            let start_worker = || {
+                let (items, buffer) = (items.clone(), AlignedBuffer::new(BUFFER_SIZE)?);
+                std::thread::Builder::new().spawn_scoped(scope, move || self.work(&items, buffer))
+            };
+            start_worker().map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
+            // Where threads or memory are scarce, fewer workers do as well.
+            let _fewer = (1..self.workers).try_for_each(|_| start_worker().map(drop));
             drop(items);
             for source in sources {
                 let result = match source {
@@ -219,12 +224,14 @@ impl<'a> Tree<'a> {
                     other => self.copy_url(other),
                 };
                 if let Err(error) = result {
-                    self.report_not_found(source.name(), &error);
+                    self.report_uncounted_failure(source.name(), &error);
                 }
             }
             drop(queue);
-        });
+            Ok(())
+        })?;
         self.publish_rest();
+        Ok(())
     }
 
     /// True if the bytes of every file have to pass through the checks.
@@ -243,9 +250,9 @@ impl<'a> Tree<'a> {
 }
 
 /// Passes on what a single file reports, except its start and its phases: the tree has its own.
-struct LargeFileObserver<'a>(&'a dyn Observer);
+struct SingleFileObserver<'a>(&'a dyn Observer);
 
-impl Observer for LargeFileObserver<'_> {
+impl Observer for SingleFileObserver<'_> {
     fn event(&self, event: Event<'_>) {
         if matches!(event, Event::Copied(_) | Event::Notice(_) | Event::Detail(_)) {
             self.0.event(event);

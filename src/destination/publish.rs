@@ -1,11 +1,12 @@
 //! All or nothing: a new file has no name while it is written, and gets its final name when it is complete.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::target::Target;
@@ -91,12 +92,18 @@ pub fn set_direct(file: &File, policy: DirectPolicy) -> Option<String> {
 
 /// A hidden path next to `path` that no other process uses.
 fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
+    directory_of(path).join(hidden_name(path.file_name().unwrap_or(OsStr::new(""))))
+}
+
+/// A hidden name for a file that is to be called `name`. No other process uses it, and none has used it before: in a
+/// container, every copy may have the same process ID.
+pub fn hidden_name(name: &OsStr) -> OsString {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    let unique = format!(".{:x}-{now:x}.dio-cp", std::process::id());
+    let unique = format!(".{:x}-{now:x}-{:x}.dio-cp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     // File names have at most 255 bytes.
-    let kept = &name[..name.len().min(254 - unique.len())];
-    directory_of(path).join(OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()))
+    let kept = &name.as_bytes()[..name.len().min(254 - unique.len())];
+    OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()).into()
 }
 
 /// Gives the finished file its final name, after a call to `last`. With `exclusive`, fails if the name exists.

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use super::batch::Unnamed;
 use super::entry::Names;
 use super::tally::add;
-use super::{LargeFileObserver, Tree};
+use super::{SingleFileObserver, Tree};
 use crate::copy::{OpenFiles, copy_open_files};
 use crate::direct::{AlignedBuffer, DirectPolicy, Traffic};
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl Tree<'_> {
             check_cache: false,
             ..self.job.file.clone()
         };
-        let report = copy_open_files(files, &job, &LargeFileObserver(self.observer), self.cleanup)?;
+        let report = copy_open_files(files, &job, &SingleFileObserver(self.observer), self.cleanup)?;
         complete.len = report.bytes;
         complete.digest = report.digest.map(|digest| digest.bytes);
         add(&self.tally.cloned, report.cloned);

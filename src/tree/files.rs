@@ -46,8 +46,7 @@ impl Tree<'_> {
             return Err(Error::failed("opening", &path, "it was replaced by something that is not a file"));
         }
         let shared = match self.claim((metadata.dev(), metadata.ino()), metadata.nlink() > 1, names)? {
-            Claim::Only => None,
-            Claim::First(shared) => Some(shared),
+            Claim::Copy(shared) => shared,
             Claim::Settled(outcome) => return Ok(outcome),
         };
         let result = self.fill(names, existing, &source, &metadata, buffer, shared.clone());
@@ -154,11 +153,11 @@ impl Tree<'_> {
     }
 
     /// -u found nothing to copy. Further names of the file must still be linked to the copy.
-    pub fn leave_unchanged(&self, names: &Names, source: &Stat) -> Result<Outcome> {
+    fn leave_unchanged(&self, names: &Names, source: &Stat) -> Result<Outcome> {
         match self.claim((source.st_dev, source.st_ino), source.st_nlink > 1, names)? {
             Claim::Settled(outcome) => return Ok(outcome),
-            Claim::First(shared) => self.shared_copy_is_named(&shared, NamedCopy::new(names, None)),
-            Claim::Only => {}
+            Claim::Copy(Some(shared)) => self.shared_copy_is_named(&shared, NamedCopy::new(names, None)),
+            Claim::Copy(None) => {}
         }
         add(&self.tally.unchanged, 1);
         Ok(Outcome::Skipped)

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directories::TreeDirectory;
+use crate::destination::hidden_name;
 
 /// The files that have hidden names now, so that a signal can remove them.
 #[derive(Default)]
@@ -60,13 +59,4 @@ impl HiddenFiles {
         };
         state.files.drain().map(remove).filter(io::Result::is_err).count()
     }
-}
-
-/// A hidden name next to `name` that no other process uses.
-pub fn hidden_name(name: &OsStr) -> OsString {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let unique = format!(".{:x}-{:x}.dio-cp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    // File names have at most 255 bytes.
-    let kept = &name.as_bytes()[..name.len().min(254 - unique.len())];
-    OsStr::from_bytes(&[b".", kept, unique.as_bytes()].concat()).into()
 }

@@ -1,16 +1,17 @@
 //! Hard links: entries of the source with several names, and where their copies are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directories::TreeDirectory;
 use super::entry::Names;
-use super::hidden::hidden_name;
 use super::tally::add;
 use super::{Outcome, Tree};
 use crate::check::digest::hex;
+use crate::destination::hidden_name;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::sys::{Replacement, replace_all};
@@ -49,34 +50,25 @@ pub struct Links(Mutex<HashMap<(u64, u64), SharedCopy>>);
 
 /// What to do with a name.
 pub enum Claim {
-    /// Copy the entry: it has no other name that matters.
-    Only,
-    /// Copy the entry: it is the first of several names.
-    First(SharedCopy),
+    /// Copy the entry. Further names may come, or not.
+    Copy(Option<SharedCopy>),
     /// Nothing: another name was first, and this one is linked to that copy, or will be.
     Settled(Outcome),
-}
-
-impl Links {
-    fn shared(&self, inode: (u64, u64), new: impl FnOnce() -> SharedCopy) -> (SharedCopy, bool) {
-        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match copies.get(&inode) {
-            Some(copy) => (copy.clone(), false),
-            None => (copies.entry(inode).or_insert_with(new).clone(), true),
-        }
-    }
 }
 
 impl Tree<'_> {
     /// Says what to do with a name of the entry with this device and inode number. `several`: the entry has more than one.
     pub fn claim(&self, inode: (u64, u64), several: bool, names: &Names) -> Result<Claim> {
         if !self.job.archive || !several {
-            return Ok(Claim::Only);
+            return Ok(Claim::Copy(None));
         }
-        let (shared, is_first) = self.links.shared(inode, || Arc::new(Mutex::new(Copy::Pending(Vec::new()))));
-        if is_first {
-            return Ok(Claim::First(shared));
-        }
+        let shared = match self.links.0.lock().unwrap_or_else(PoisonError::into_inner).entry(inode) {
+            Entry::Vacant(first) => {
+                let shared = Arc::new(Mutex::new(Copy::Pending(Vec::new())));
+                return Ok(Claim::Copy(Some(first.insert(shared).clone())));
+            }
+            Entry::Occupied(known) => known.get().clone(),
+        };
         let mut copy = lock(&shared);
         let named = match &mut *copy {
             Copy::Pending(waiting) => {
@@ -84,9 +76,11 @@ impl Tree<'_> {
                 return Ok(Claim::Settled(Outcome::Waits));
             }
             Copy::Named(named) => named.clone(),
+            // The reason may have been the other name.
             Copy::Failed => {
-                let why = "the copy under the first of its names failed";
-                return Err(Error::failed("linking", &names.source_path(), why));
+                *copy = Copy::Pending(Vec::new());
+                drop(copy);
+                return Ok(Claim::Copy(Some(shared)));
             }
         };
         drop(copy);
@@ -114,6 +108,12 @@ impl Tree<'_> {
             self.report_failure(names.source_path(), error);
             self.leave(&names.target);
         }
+    }
+
+    /// Under -n: another process has created the first name meanwhile, so that there is nothing to link to.
+    pub fn shared_copy_is_left_alone(&self, shared: &SharedCopy, names: &Names) {
+        let why = "its first name was created by another process during the copy, and -n forbids replacing it";
+        self.shared_copy_failed(shared, &Error::failed("linking", &names.target_path(), why));
     }
 
     /// Gives a copy that has a name another one.

@@ -14,7 +14,7 @@ use super::entry::{Item, Names};
 use super::place::{Place, names_a_directory, parent_of};
 use super::tally::add;
 use super::targets::TargetDirectory;
-use super::{LargeFileObserver, Tree};
+use super::{SingleFileObserver, Tree};
 use crate::cleanup::Cleanup;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
@@ -53,7 +53,7 @@ impl Tree<'_> {
         if self.cleanup.is_abandoned() {
             return Ok(()); // a signal came before it could know of the download
         }
-        let report = crate::copy(&job, &LargeFileObserver(self.observer), &cleanup)?;
+        let report = crate::copy(&job, &SingleFileObserver(self.observer), &cleanup)?;
         add(&self.tally.found, 1);
         self.observer.event(Event::FileFound);
         self.count_done(report.bytes);

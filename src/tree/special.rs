@@ -6,11 +6,10 @@ use std::path::Path;
 use rustix::fs::{FileType, Stat};
 
 use super::entry::{Item, Names};
-use super::hidden::hidden_name;
 use super::links::{Claim, NamedCopy};
 use super::tally::add;
 use super::{Outcome, Tree};
-use crate::destination::attributes;
+use crate::destination::{attributes, hidden_name};
 use crate::error::{Error, Result, quoted};
 use crate::sys::{Directory, Replacement, replace_all};
 
@@ -26,8 +25,7 @@ impl Tree<'_> {
             return Err(Error::failed("reading", &path, "it was replaced by something else before it was copied"));
         }
         let shared = match self.claim((stat.st_dev, stat.st_ino), stat.st_nlink > 1, names)? {
-            Claim::Only => None,
-            Claim::First(shared) => Some(shared),
+            Claim::Copy(shared) => shared,
             Claim::Settled(outcome) => return Ok(outcome),
         };
         let result = match item.kind {
@@ -35,6 +33,9 @@ impl Tree<'_> {
             _ => self.copy_node(&source, names, &stat, existing),
         };
         match (&result, &shared) {
+            (Ok(Outcome::Skipped), Some(shared)) if self.job.file.no_clobber => {
+                self.shared_copy_is_left_alone(shared, names);
+            }
             (Ok(_), Some(shared)) => self.shared_copy_is_named(shared, NamedCopy::new(names, None)),
             (Err(error), Some(shared)) => self.shared_copy_failed(shared, error),
             (_, None) => {}
@@ -129,11 +130,14 @@ impl Tree<'_> {
         };
         note("owner", directory.set_entry_owner(name, stat))?;
         let (from, to) = (source.entry_path(&names.source_name), directory.entry_path(name));
-        let reading = |e| Error::io("reading the extended attributes of", &names.source_path(), e);
-        for attribute in attributes::names(xattr::list(&from)).map_err(reading)? {
-            if let Some(value) = xattr::get(&from, &attribute).map_err(reading)? {
-                note(&format!("attribute {}", attribute.display()), xattr::set(&to, &attribute, &value))?;
-            }
+        let reading = |e| Error::io("reading the extended attributes to preserve in", path, e);
+        for attribute in attributes::list(xattr::list(&from)).map_err(reading)? {
+            let set = match xattr::get(&from, &attribute) {
+                Ok(None) => continue, // it has just been removed
+                Ok(Some(value)) => xattr::set(&to, &attribute, &value),
+                Err(e) => Err(e),
+            };
+            note(&format!("attribute {}", attribute.display()), set)?;
         }
         note("timestamps", directory.set_entry_times(name, stat))?;
         self.note_all(path, &notes);

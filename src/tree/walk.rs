@@ -67,7 +67,7 @@ impl Tree<'_> {
                     Ok(false) => {}
                     Err(e) => {
                         let path = top.source.path();
-                        self.report_not_found(path.clone(), &Error::io("reading", &path, e));
+                        self.report_uncounted_failure(path.clone(), &Error::io("reading", &path, e));
                     }
                 }
                 if let Some(Level { target, .. }) = stack.pop() {
@@ -81,7 +81,7 @@ impl Tree<'_> {
                     stack.push(Level::new(source, target, below_root));
                 }
                 Ok(None) => {}
-                Err(error) => self.report_not_found(top.source.path_of(&entry.name), &error),
+                Err(error) => self.report_uncounted_failure(top.source.path_of(&entry.name), &error),
             }
         }
     }
@@ -187,7 +187,7 @@ impl Tree<'_> {
     pub fn leave(&self, directory: &Arc<TargetDirectory>) {
         directory.one_less(|complete| {
             if let Err(error) = self.complete_directory(complete) {
-                self.report_not_found(complete.directory.path(), &error);
+                self.report_uncounted_failure(complete.directory.path(), &error);
             }
         });
     }

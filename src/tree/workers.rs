@@ -1,12 +1,11 @@
 //! The threads that copy what the walk finds.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::content::BUFFER_SIZE;
 use super::entry::Item;
 use super::tally::add;
 use super::{Outcome, Tree};
@@ -16,16 +15,7 @@ use crate::event::Event;
 
 impl Tree<'_> {
     /// The loop of one worker.
-    pub fn work(&self, items: &Mutex<Receiver<Item>>) {
-        let buffer = AlignedBuffer::new(BUFFER_SIZE);
-        let Ok(mut buffer) = buffer.map_err(|e| {
-            self.report_failure(
-                self.job.destination.clone(),
-                &Error::io("allocating a buffer for", Path::new("the copy"), e),
-            );
-        }) else {
-            return;
-        };
+    pub fn work(&self, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
         loop {
             let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(item) = item else { return };
@@ -52,7 +42,7 @@ impl Tree<'_> {
     }
 
     /// Copies one entry. `buffer` is the thread's own.
-    pub fn copy_entry(&self, item: &Item, buffer: &mut AlignedBuffer) -> Result<Outcome> {
+    fn copy_entry(&self, item: &Item, buffer: &mut AlignedBuffer) -> Result<Outcome> {
         let target = &item.names.target;
         let existing = if target.created {
             None
@@ -91,7 +81,7 @@ impl Tree<'_> {
     }
 
     /// Reports something that was not copied, and that nothing has counted as found.
-    pub fn report_not_found(&self, path: PathBuf, error: &Error) {
+    pub fn report_uncounted_failure(&self, path: PathBuf, error: &Error) {
         add(&self.tally.found, 1);
         self.observer.event(Event::FileFound);
         self.report_failure(path, error);
