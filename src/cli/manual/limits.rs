@@ -53,9 +53,9 @@ pub const LIMITS: Section = Section {
         ),
         (
             "Trees",
-            "With -a, files with several names are remembered until the end: about 200 bytes each, and an open directory for \
-             each directory that contains one. Each level of a tree needs two open directories; the limit of open files is \
-             raised to the hard limit. A --checksum manifest lists a file with several names once.",
+            "With -a, files with several names are remembered until the end: a few hundred bytes each. Files that -u skips are \
+             neither in the manifest of --checksum nor compared with --checksum-file. Symbolic links, FIFOs and device nodes \
+             get their names before their attributes, so an interrupted copy may leave them with others.",
         ),
         (
             "--idle",
