@@ -185,7 +185,6 @@ fn the_naming_rules_are_those_of_cp() {
         "-r tree -t dir",
         "-r file linkfile",
         "-rT file linkfile",
-        "-u file2 linkfile",
         "-r file dangling",
         "-r tree dangling",
         "-r tree linkfile",
