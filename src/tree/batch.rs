@@ -48,10 +48,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch. Each worker may be publishing one, with files and directories open: it has up to a sixteenth of
-    /// `max_open_files`.
+    /// An empty batch of up to an eighth of `max_open_files`: each worker may be publishing one while the next one is filled.
     pub fn new(max_open_files: u64) -> Self {
-        let max_files = usize::try_from(max_open_files / 16).unwrap_or(MAX_FILES).clamp(1, MAX_FILES);
+        let max_files = usize::try_from(max_open_files / 8).unwrap_or(MAX_FILES).clamp(1, MAX_FILES);
         Self { max_files, files: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
@@ -116,7 +115,11 @@ impl Tree<'_> {
                 result => self.published(file, result),
             }
         }
-        self.replace(replacing);
+        // A few at a time, for the directory of each is open meanwhile.
+        while !replacing.is_empty() {
+            let rest = replacing.split_off(replacing.len().min(self.batch.max_files.div_ceil(8)));
+            self.replace(std::mem::replace(&mut replacing, rest));
+        }
     }
 
     fn evict(&self, file: &Unnamed) {
