@@ -12,6 +12,7 @@ mod filesystem;
 mod mapping;
 mod memory;
 mod names;
+mod new_entry;
 mod process;
 mod replace;
 mod streams;
@@ -34,16 +35,17 @@ pub(crate) use clone::{block_size, clone_range};
 pub(crate) use directory::{Directory, Entry, last_component};
 pub(crate) use file::{MAX_TRANSFER, lock, read_dontcache, set_direct, write_back, write_dontcache, write_error};
 pub(crate) use filesystem::{
-    BTRFS, EXT, EXTENTS_OR_INLINE, MEMORY_FILESYSTEMS, NOCOW, PSEUDO_FILESYSTEMS, dio_alignment, filesystem,
+    BTRFS, EXT, EXTENTS_OR_INLINE, MEMORY_FILESYSTEMS, NOCOW, PSEUDO_FILESYSTEMS, XFS, dio_alignment, filesystem,
     inode_flags, length, sector_size,
 };
 pub(crate) use mapping::WINDOW;
 pub(crate) use memory::AnonymousMapping;
 pub(crate) use names::{can_link_unnamed, fd_path, link, rename_new};
+pub(crate) use new_entry::{EntryAttribute, NewEntry};
 pub(crate) use process::{
     IO_CLASS_IDLE, IO_CLASS_LAST, effective_user, file_size_limit, set_io_priority, use_all_file_descriptors,
 };
-pub(crate) use replace::{Replacement, link_over, replace_all};
+pub(crate) use replace::{Replaced, Replacement, link_over, replace_all};
 pub(crate) use streams::{wait_ready, widen_pipe};
 pub(crate) use terminal::stop_own_group;
 

@@ -63,10 +63,12 @@ use batch::{Batch, Unnamed};
 use cache::CacheCount;
 use content::BUFFER_SIZE;
 use directories::OpenDirectories;
+use filesystem::Flag;
 use hidden::HiddenFiles;
 use links::Links;
 use place::Place;
 use sources::{Named, are_merged};
+use special::Specials;
 use tally::{Tally, get};
 
 pub use cache::PagesLeft;
@@ -94,9 +96,12 @@ struct Tree<'a> {
     cache: CacheCount,
     links: Links,
     batch: Batch,
+    specials: Specials,
     hidden: Arc<HiddenFiles>,
     directories: Arc<OpenDirectories>,
     workers: usize,
+    /// A file was cloned.
+    cloned: Flag,
     /// One large file at a time.
     large: Mutex<()>,
     /// Files can be created without a name, and get one by linkat(2).
@@ -114,7 +119,7 @@ enum Outcome {
     Skipped,
     /// It is complete except for its name.
     Complete(Box<Unnamed>),
-    /// Another name of the same file is being copied, and this one follows.
+    /// It is named later: with other entries, or after another name of the same file.
     Waits,
 }
 
@@ -172,9 +177,11 @@ impl<'a> Tree<'a> {
             cache: CacheCount::new(job.file.check_cache),
             links: Links::default(),
             batch: Batch::new(max_open_files),
+            specials: Specials::new(max_open_files),
             hidden: Arc::default(),
             directories,
             workers: usize::try_from(max_open_files / 64).unwrap_or(WORKERS).clamp(1, WORKERS),
+            cloned: Flag::default(),
             large: Mutex::default(),
             can_be_unnamed: sys::can_link_unnamed() && Path::new("/proc/self/fd").exists(),
             target_roots: Mutex::default(),
@@ -210,13 +217,13 @@ impl<'a> Tree<'a> {
         // The workers own it, so that the walk does not wait for workers that have ended.
         let items = Arc::new(Mutex::new(items));
         std::thread::scope(|scope| {
-            let start_worker = || {
+            let start_worker = |number| {
                 let (items, buffer) = (items.clone(), AlignedBuffer::new(BUFFER_SIZE)?);
-                std::thread::Builder::new().spawn_scoped(scope, move || self.work(&items, buffer))
+                std::thread::Builder::new().spawn_scoped(scope, move || self.work(number, &items, buffer))
             };
-            start_worker().map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
+            start_worker(0).map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
             // Where threads or memory are scarce, fewer workers do as well.
-            let _fewer = (1..self.workers).try_for_each(|_| start_worker().map(drop));
+            let _fewer = (1..self.workers).try_for_each(|number| start_worker(number).map(drop));
             drop(items);
             for source in sources {
                 let result = match source {
@@ -231,6 +238,7 @@ impl<'a> Tree<'a> {
             Ok(())
         })?;
         self.publish_rest();
+        self.create_specials();
         Ok(())
     }
 

@@ -97,20 +97,27 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
         Err(e) => Err(Error::io(&format!("preserving the {attribute} of"), name, e)),
         Ok(()) => Ok(true),
     };
-    let owner_preserved = note("owner", fchown(file, Some(metadata.uid()), Some(metadata.gid())))?;
+    let current = file.metadata().map_err(|e| Error::io("reading the owner of", name, e))?;
+    // What is right already is not set again: each change costs the filesystem a transaction.
+    let owner_differs = (current.uid(), current.gid()) != (metadata.uid(), metadata.gid());
+    let set_owner = || fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+    let owner_preserved = note("owner", if owner_differs { set_owner() } else { Ok(()) })?;
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
-    let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 };
+    let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 } & 0o7777;
     let reading = |e| Error::io("reading the extended attributes to preserve in", name, e);
     let mut wanted = list(source.list_xattr()).map_err(reading)?;
     wanted.retain(|attribute| attribute != RESUME_RECORD);
+    let mut mode_differs = owner_differs || current.mode() & 0o7777 != mode;
     for attribute in list(file.list_xattr()).map_err(reading)? {
         // A default ACL of the directory gives a new file attributes that the source does not have.
         if !wanted.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD
         {
+            mode_differs = true; // an ACL is a part of the mode
             note(&format!("attribute {}", attribute.display()), file.remove_xattr(&attribute))?;
         }
     }
     for attribute in wanted {
+        mode_differs = true;
         let set = match source.get_xattr(&attribute) {
             Ok(None) => continue, // it has just been removed
             Ok(Some(value)) => file.set_xattr(&attribute, &value),
@@ -119,7 +126,7 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
         note(&format!("attribute {}", attribute.display()), set)?;
     }
     // After the attributes, which the owner of a read-only file may not set.
-    note("mode", set_mode(file, mode))?;
+    note("mode", if mode_differs { set_mode(file, mode) } else { Ok(()) })?;
     note("timestamps", set_times(file, metadata))?;
     Ok(notes)
 }

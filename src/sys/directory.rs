@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Stat, Timestamps};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Stat};
 
 use super::is_unavailable;
 
@@ -52,10 +52,11 @@ impl Directory {
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Creates a file without a name in this directory, readable by its owner only. None if the filesystem cannot do that.
-    pub fn create_unnamed(&self) -> io::Result<Option<File>> {
+    /// Creates a file without a name in this directory, with these permission bits less the umask. None if the filesystem
+    /// cannot do that.
+    pub fn create_unnamed(&self, mode: u32) -> io::Result<Option<File>> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match fs::openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from) {
+        match fs::openat(&self.0, ".", flags, Mode::from_raw_mode(mode)).map_err(io::Error::from) {
             Ok(file) => Ok(Some(File::from(file))),
             Err(e) => match e.raw_os_error() {
                 Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS) => Ok(None),
@@ -123,17 +124,6 @@ impl Directory {
         Ok(OsString::from_vec(fs::readlinkat(&self.0, name, Vec::new())?.into_bytes()))
     }
 
-    /// Creates a symbolic link. Fails with EEXIST if the name exists.
-    pub fn create_symlink(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
-        Ok(fs::symlinkat(target, &self.0, name)?)
-    }
-
-    /// Creates a FIFO or device node with the type and device number of `stat`, for its owner only.
-    pub fn create_node(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
-        let mode = Mode::RUSR | Mode::WUSR;
-        Ok(fs::mknodat(&self.0, name, FileType::from_raw_mode(stat.st_mode), mode, stat.st_rdev)?)
-    }
-
     /// Gives an open file a name, through /proc/self/fd. Fails with EEXIST if the name exists.
     pub fn link_file(&self, file: &File, name: &OsStr) -> io::Result<()> {
         Ok(fs::linkat(CWD, super::fd_path(file), &self.0, name, AtFlags::SYMLINK_FOLLOW)?)
@@ -166,24 +156,6 @@ impl Directory {
         Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
-    /// Sets the owner of an entry that may be a symbolic link.
-    pub fn set_entry_owner(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
-        let (user, group) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
-        Ok(fs::chownat(&self.0, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    /// Sets the mode of an entry that is not a symbolic link. Follows none: it goes by way of a descriptor of the entry.
-    pub fn set_entry_mode(&self, name: &OsStr, mode: u32) -> io::Result<()> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = fs::openat(&self.0, name, flags, Mode::empty())?;
-        Ok(fs::chmod(super::fd_path(&entry), Mode::from_raw_mode(mode))?)
-    }
-
-    /// Sets the timestamps of an entry that may be a symbolic link.
-    pub fn set_entry_times(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
-        Ok(fs::utimensat(&self.0, name, &timestamps(stat), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
     /// A path for an entry, by which calls that do not follow the last symbolic link stay in this directory.
     pub fn entry_path(&self, name: &OsStr) -> PathBuf {
         super::fd_path(&self.0).join(name)
@@ -192,15 +164,6 @@ impl Directory {
     /// The open directory, for its attributes.
     pub fn file(&self) -> &File {
         &self.0
-    }
-}
-
-/// Access and modification time.
-fn timestamps(stat: &Stat) -> Timestamps {
-    let time = |seconds, nanoseconds| rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    Timestamps {
-        last_access: time(stat.st_atime as _, stat.st_atime_nsec as _),
-        last_modification: time(stat.st_mtime as _, stat.st_mtime_nsec as _),
     }
 }
 

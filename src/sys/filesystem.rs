@@ -37,6 +37,7 @@ pub const PSEUDO_FILESYSTEMS: [i64; 11] = [
 ];
 /// Superblock magic number of ext2, ext3 and ext4.
 pub const EXT: i64 = 0xef53;
+pub const XFS: i64 = 0x5846_5342;
 /// Inode flags of ext4: the file uses extents (0x0008_0000), or its data are stored in the inode (0x1000_0000).
 pub const EXTENTS_OR_INLINE: i32 = 0x1008_0000;
 /// Inode flag "no copy on write" (ioctl_iflags(2)). On btrfs it also turns data checksums off.

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Stat, fstat, statat};
+use rustix::fs::{AtFlags, CWD, fstat, statat};
 
+use super::new_entry::{EntryAttribute, NewEntry, errno};
 use super::{Directory, check, fd_path, retry};
 
 /// One name to replace.
@@ -17,7 +18,12 @@ pub struct Replacement<'a> {
     /// The names are relative to it.
     directory: BorrowedFd<'a>,
     new: New<'a>,
+    attributes: &'a [EntryAttribute],
+    /// Fail with EEXIST if something has the name.
+    keep_existing: bool,
     temporary: CString,
+    /// The path of the temporary name in /proc, if there are attributes to set.
+    temporary_path: CString,
     name: CString,
 }
 
@@ -27,11 +33,23 @@ enum New<'a> {
     File(&'a File, CString),
     /// The file that has this name in this directory gets another one.
     Link(BorrowedFd<'a>, CString),
-    /// A symbolic link to this target.
-    Symlink(CString),
-    /// A FIFO or device node with this type and device number, for its owner only.
-    Node(libc::mode_t, libc::dev_t),
+    /// A new entry.
+    Entry(&'a NewEntry),
 }
+
+/// What became of a replacement.
+pub struct Replaced {
+    /// Success if the name was replaced.
+    pub result: io::Result<()>,
+    /// The attribute to which an error in `result` applies. None: it applies to the name.
+    pub failed: Option<usize>,
+    /// The attributes that the user may not set, or the filesystem does not have.
+    pub refused: Vec<(usize, io::Error)>,
+}
+
+/// How a replacement, or one attribute, ended: the number of the replacement, that of the attribute or -1, and errno.
+type Report = [libc::c_int; 3];
+const NAME: libc::c_int = -1;
 
 fn c_string(text: &OsStr) -> io::Result<CString> {
     CString::new(text.as_bytes()).map_err(io::Error::other)
@@ -39,7 +57,9 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
 
 impl<'a> Replacement<'a> {
     fn new(directory: BorrowedFd<'a>, new: New<'a>, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
-        Ok(Self { directory, new, temporary: c_string(temporary)?, name: c_string(name)? })
+        let (temporary, name) = (c_string(temporary)?, c_string(name)?);
+        let (attributes, temporary_path) = ([].as_slice(), CString::default());
+        Ok(Self { directory, new, attributes, keep_existing: false, temporary, temporary_path, name })
     }
 
     /// `file` gets the name. `temporary` is a name that nothing has.
@@ -58,74 +78,111 @@ impl<'a> Replacement<'a> {
         Self::new(directory.file().as_fd(), New::Link(other.file().as_fd(), c_string(old)?), temporary, name)
     }
 
-    /// A symbolic link to `target` gets the name. `temporary` is a name that nothing has.
-    pub fn with_symlink(directory: &'a Directory, target: &OsStr, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
-        Self::new(directory.file().as_fd(), New::Symlink(c_string(target)?), temporary, name)
+    /// A new entry with these attributes gets the name. `temporary` is a name that nothing has. `keep_existing`: fail with
+    /// EEXIST if something has the name.
+    pub fn with_entry(
+        directory: &'a Directory,
+        (entry, attributes): (&'a NewEntry, &'a [EntryAttribute]),
+        temporary: &OsStr,
+        name: &OsStr,
+        keep_existing: bool,
+    ) -> io::Result<Self> {
+        let temporary_path = c_string(directory.entry_path(temporary).as_os_str())?;
+        let plain = Self::new(directory.file().as_fd(), New::Entry(entry), temporary, name)?;
+        Ok(Self { attributes, keep_existing, temporary_path, ..plain })
     }
 
-    /// A FIFO or device node like that of `stat` gets the name, for its owner only. `temporary` is a name that nothing has.
-    pub fn with_node(directory: &'a Directory, stat: &Stat, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
-        let new = New::Node(stat.st_mode & libc::S_IFMT | 0o600, stat.st_rdev);
-        Self::new(directory.file().as_fd(), new, temporary, name)
+    /// Creates the temporary name, sets the attributes and renames it. Makes system calls only: it also runs in the child of
+    /// a multithreaded process (fork(2)). `report` gets what it does: of attributes only errors. False if it cannot go on.
+    fn run(&self, number: libc::c_int, report: &mut impl FnMut(Report) -> bool) -> bool {
+        let errno = self.create();
+        if errno != 0 {
+            return report([number, NAME, errno]);
+        }
+        for (attribute, index) in self.attributes.iter().zip(0..) {
+            let errno = attribute.set(self.directory.as_raw_fd(), &self.temporary, &self.temporary_path);
+            if errno != 0 && !report([number, index, errno]) {
+                return false;
+            }
+            if errno != 0 && !is_refusal(errno) {
+                self.remove_temporary();
+                return true;
+            }
+        }
+        report([number, NAME, self.rename()])
     }
 
-    /// Creates the temporary name and renames it. Returns errno, or 0. Makes system calls only: it also runs in the child
-    /// of a multithreaded process (fork(2)).
-    fn run(&self) -> libc::c_int {
+    /// Creates the temporary name. Returns errno, or 0.
+    fn create(&self) -> libc::c_int {
         let (directory, temporary) = (self.directory.as_raw_fd(), self.temporary.as_ptr());
         // SAFETY: all strings end in NUL and live as long as `self`.
-        unsafe {
-            let created = match &self.new {
+        let created = unsafe {
+            match &self.new {
                 New::File(_, path) => {
                     libc::linkat(libc::AT_FDCWD, path.as_ptr(), directory, temporary, libc::AT_SYMLINK_FOLLOW)
                 }
                 New::Link(other, old) => libc::linkat(other.as_raw_fd(), old.as_ptr(), directory, temporary, 0),
-                New::Symlink(target) => libc::symlinkat(target.as_ptr(), directory, temporary),
-                New::Node(mode, device) => libc::mknodat(directory, temporary, *mode, *device),
-            };
-            if created < 0 { *libc::__errno_location() } else { self.rename() }
-        }
+                New::Entry(entry) => return entry.create(directory, &self.temporary),
+            }
+        };
+        if created < 0 { errno() } else { 0 }
     }
 
     /// Gives what has the temporary name the final one. Returns errno, or 0; the temporary name is gone in any case.
     fn rename(&self) -> libc::c_int {
-        let (directory, temporary) = (self.directory.as_raw_fd(), self.temporary.as_ptr());
+        let (directory, temporary, name) = (self.directory.as_raw_fd(), self.temporary.as_ptr(), self.name.as_ptr());
         // SAFETY: both strings end in NUL and live as long as `self`.
-        unsafe {
-            if libc::renameat(directory, temporary, directory, self.name.as_ptr()) < 0 {
-                let errno = *libc::__errno_location();
-                libc::unlinkat(directory, temporary, 0);
-                return errno;
+        let renamed = unsafe {
+            if self.keep_existing {
+                // A link fails with EEXIST, too. Unlike renameat2(2), all kernels and filesystems with symbolic links have it.
+                libc::linkat(directory, temporary, directory, name, 0)
+            } else {
+                libc::renameat(directory, temporary, directory, name)
             }
-            // If both names are of one file already, rename(2) does nothing, and the temporary one stays.
-            if matches!(self.new, New::Link(..)) {
-                libc::unlinkat(directory, temporary, 0);
-            }
+        };
+        let errno = if renamed < 0 { errno() } else { 0 };
+        // If both names are of one file already, rename(2) does nothing, and the temporary one stays.
+        if errno != 0 || self.keep_existing || matches!(self.new, New::Link(..)) {
+            self.remove_temporary();
         }
-        0
+        errno
+    }
+
+    fn remove_temporary(&self) {
+        // SAFETY: the string ends in NUL and lives as long as `self`.
+        unsafe { libc::unlinkat(self.directory.as_raw_fd(), self.temporary.as_ptr(), 0) };
     }
 
     /// Runs again what a child may have left unfinished.
-    fn run_again(&self) -> libc::c_int {
+    fn run_again(&self, number: libc::c_int, report: &mut impl FnMut(Report) -> bool) {
         let new = match &self.new {
             New::File(file, _) => fstat(file).ok(),
             New::Link(other, old) => statat(other, old.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok(),
-            // Replacing these once more changes nothing.
-            New::Symlink(_) | New::Node(..) => None,
+            New::Entry(_) => {
+                self.remove_temporary(); // it may lack attributes
+                self.run(number, report);
+                return;
+            }
         };
         let named = statat(self.directory, self.name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok();
         if let (Some(new), Some(named)) = (new, named)
             && (new.st_dev, new.st_ino) == (named.st_dev, named.st_ino)
         {
-            return 0; // the child had renamed it
+            report([number, NAME, 0]); // the child had renamed it
+            return;
         }
         // The child may have ended between the two calls. A file that only has the temporary name could not be linked again
         // without it.
         match self.rename() {
-            libc::ENOENT => self.run(),
-            errno => errno,
-        }
+            libc::ENOENT => self.run(number, report),
+            errno => report([number, NAME, errno]),
+        };
     }
+}
+
+/// True for an attribute that is left as it is: the user may not set it, or the filesystem does not have it.
+fn is_refusal(errno: libc::c_int) -> bool {
+    matches!(errno, libc::EPERM | libc::EACCES | libc::EOPNOTSUPP | libc::ENOSYS)
 }
 
 /// Gives an open file the name `name`, and replaces the file that has the name. linkat(2) cannot replace a file, so
@@ -133,42 +190,55 @@ impl<'a> Replacement<'a> {
 pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
     let new = New::File(file, c_string(fd_path(file).as_os_str())?);
     let replacement = Replacement::new(CWD, new, temporary.as_os_str(), name.as_os_str())?;
-    replace_all(&[replacement]).into_iter().collect()
+    replace_all(&[replacement]).into_iter().try_for_each(|replaced| replaced.result)
 }
 
-/// Replaces each name, and returns the result for each. A child process in its own session makes the calls, so that a
+/// Replaces each name, and returns what became of each. A child process in its own session makes the calls, so that a
 /// SIGKILL of this process or its process group cannot come between them.
-pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<io::Result<()>> {
+pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<Replaced> {
     if replacements.is_empty() {
         return Vec::new();
     }
-    let mut results = in_child(replacements).unwrap_or_default();
-    for replacement in &replacements[results.len()..] {
-        results.push(replacement.run_again());
+    let mut reports = in_child(replacements).unwrap_or_default();
+    // The child works in order.
+    let done = reports.iter().filter(|[_, attribute, errno]| *attribute == NAME || !is_refusal(*errno)).count();
+    reports.retain(|[number, ..]| (*number as usize) < done);
+    for (replacement, number) in replacements.iter().zip(0..).skip(done) {
+        replacement.run_again(number, &mut |report| {
+            reports.push(report);
+            true
+        });
     }
-    let result = |errno| if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) };
-    results.into_iter().map(result).collect()
+    let unknown = || Replaced { result: Err(io::ErrorKind::Interrupted.into()), failed: None, refused: Vec::new() };
+    let mut replaced: Vec<_> = replacements.iter().map(|_| unknown()).collect();
+    for [number, attribute, errno] in reports {
+        let (replaced, error) = (&mut replaced[number as usize], io::Error::from_raw_os_error(errno));
+        match usize::try_from(attribute) {
+            Ok(attribute) if is_refusal(errno) => replaced.refused.push((attribute, error)),
+            Ok(attribute) => (replaced.result, replaced.failed) = (Err(error), Some(attribute)),
+            Err(_) => replaced.result = if errno == 0 { Ok(()) } else { Err(error) },
+        }
+    }
+    replaced
 }
 
-/// The errno of each replacement, as far as the child got.
-fn in_child(replacements: &[Replacement<'_>]) -> io::Result<Vec<libc::c_int>> {
-    let (mut results, mut report) = io::pipe()?;
+/// What the child reported, as far as it got.
+fn in_child(replacements: &[Replacement<'_>]) -> io::Result<Vec<Report>> {
+    let (mut results, mut pipe) = io::pipe()?;
     // SAFETY: the child only makes system calls on data that exists already, and exits with _exit, which runs no exit
     // handlers of this process.
     match check(unsafe { libc::fork() })? {
         0 => {
             // SAFETY: integers only. /proc/self is now the child, which has the same file descriptors.
             unsafe { libc::setsid() };
-            for replacement in replacements {
-                if report.write_all(&replacement.run().to_ne_bytes()).is_err() {
-                    break;
-                }
-            }
+            // Less than PIPE_BUF, so that a report arrives as a whole or not at all.
+            let mut send = |report: Report| pipe.write_all(report.map(libc::c_int::to_ne_bytes).as_flattened()).is_ok();
+            let _ = replacements.iter().zip(0..).all(|(replacement, number)| replacement.run(number, &mut send));
             // SAFETY: ends the child.
             unsafe { libc::_exit(0) }
         }
         child => {
-            drop(report);
+            drop(pipe);
             let mut bytes = Vec::new();
             // Ends when the child has exited. After an error, what was not read is run again.
             let _ = results.read_to_end(&mut bytes);
@@ -176,8 +246,9 @@ fn in_child(replacements: &[Replacement<'_>]) -> io::Result<Vec<libc::c_int>> {
             // The child must have ended before anything is run again.
             // SAFETY: `status` outlives the call. The result does not matter: the pipe says what was done.
             let _ = retry(|| check(unsafe { libc::waitpid(child, &mut status, 0) }));
-            let errno = |bytes: &[u8]| libc::c_int::from_ne_bytes(bytes.try_into().unwrap_or_default());
-            Ok(bytes.chunks_exact(size_of::<libc::c_int>()).map(errno).collect())
+            let (numbers, _) = bytes.as_chunks::<{ size_of::<libc::c_int>() }>();
+            let (reports, _) = numbers.as_chunks::<3>();
+            Ok(reports.iter().map(|report| report.map(libc::c_int::from_ne_bytes)).collect())
         }
     }
 }
@@ -207,7 +278,12 @@ mod tests {
                 1 => {} // the temporary name was created
                 _ => assert_eq!(replacement.rename(), 0),
             }
-            assert_eq!(replacement.run_again(), 0, "ended after {ended_after} calls");
+            let mut reports = Vec::new();
+            replacement.run_again(0, &mut |report| {
+                reports.push(report);
+                true
+            });
+            assert_eq!(reports, [[0, NAME, 0]], "ended after {ended_after} calls");
             assert_eq!(std::fs::read_to_string(&name)?, "new");
             let _ = std::fs::remove_file(path.join("elsewhere"));
             assert_eq!(names(&path)?, ["name"]);

@@ -30,6 +30,8 @@ pub struct Unnamed {
     pub len: u64,
     /// Bytes that are in the page cache until the batch is on the medium.
     pub cached: u64,
+    /// It needs no sync before it gets its name: no name becomes durable before what it consists of.
+    pub ordered: bool,
     /// With --checksum.
     pub digest: Option<Vec<u8>>,
     /// Something has the name, or may have it.
@@ -69,8 +71,11 @@ impl Batch {
 }
 
 impl Tree<'_> {
-    /// Publishes a complete file with the next batch.
+    /// Publishes a complete file, with the next batch if it has to be synced or replaces another one.
     pub fn publish_later(&self, file: Unnamed) {
+        if file.ordered && !file.replaces {
+            return self.publish(vec![file]);
+        }
         if let Some(full) = self.batch.add(file) {
             self.publish(full);
         }
@@ -87,7 +92,8 @@ impl Tree<'_> {
         if files.is_empty() {
             return;
         }
-        let unsynced = self.sync(files.iter().map(|file| &file.names.target.directory.filesystem));
+        let unordered = files.iter().filter(|file| !file.ordered);
+        let unsynced = self.sync(unordered.map(|file| &file.names.target.directory.filesystem));
         let (mut replacing, mut new) = (Vec::new(), Vec::new());
         for file in files {
             let errno = unsynced.as_ref().err().and_then(io::Error::raw_os_error);
@@ -164,8 +170,8 @@ impl Tree<'_> {
         let replacements: io::Result<Vec<_>> = replacements.collect();
         let mut results = replacements.map_or_else(|_| Vec::new(), |list| replace_all(&list)).into_iter();
         for (file, _) in unnamed {
-            let result = results.next().unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
-            self.published(file, result);
+            let result = results.next().map(|replaced| replaced.result);
+            self.published(file, result.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into())));
         }
     }
 

@@ -40,13 +40,17 @@ impl Tree<'_> {
         if filesystem.generated || len == 0 && self.has_content(source, complete, buffer)? {
             return self.copy_large(source, true, complete);
         }
+        let ordered = complete.names.target.directory.filesystem.ordered;
         if len == 0 && !self.checks_content() {
+            complete.ordered = ordered;
             return Ok(());
         }
         let plain = job.direct == DirectPolicy::Auto && job.sparse == Sparse::Auto && !self.checks_content();
         if plain && job.reflink != Reflink::Never && !filesystem.cannot_clone.is_set() {
             match sys::clone_range(source, 0, 0, &complete.file, 0) {
                 Ok(()) => {
+                    complete.ordered = ordered;
+                    self.cloned.set();
                     add(&self.tally.cloned, len);
                     self.observer.event(Event::Copied(len));
                     return Ok(());

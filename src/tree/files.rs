@@ -82,12 +82,13 @@ impl Tree<'_> {
         shared: Option<SharedCopy>,
     ) -> Result<Outcome> {
         let (source_path, target_path) = (names.source_path(), names.target_path());
-        let (file, hidden) = self.create(names).map_err(|e| Error::io("creating", &target_path, e))?;
+        let (file, hidden) = self.create(names, metadata).map_err(|e| Error::io("creating", &target_path, e))?;
         let mut complete = Unnamed {
             file,
             names: names.clone(),
             len: metadata.len(),
             cached: 0,
+            ordered: false,
             digest: None,
             replaces: existing.is_some(),
             hidden,
@@ -111,11 +112,12 @@ impl Tree<'_> {
         Ok(Outcome::Complete(Box::new(complete)))
     }
 
-    /// A new file without a name, or with a hidden one where the filesystem cannot do that.
-    fn create(&self, names: &Names) -> io::Result<(File, Option<OsString>)> {
+    /// A new file without a name, or with a hidden one where the filesystem cannot do that. Nobody can open a file without a
+    /// name, so it has the mode of its source from the start.
+    fn create(&self, names: &Names, source: &Metadata) -> io::Result<(File, Option<OsString>)> {
         let target = &names.target.directory;
         if !target.filesystem.needs_names.is_set() && self.can_be_unnamed {
-            if let Some(file) = target.open()?.create_unnamed()? {
+            if let Some(file) = target.open()?.create_unnamed(source.mode() & 0o777)? {
                 return Ok((file, None));
             }
             target.filesystem.needs_names.set();

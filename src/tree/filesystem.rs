@@ -17,6 +17,8 @@ pub struct Filesystem {
     pub generated: bool,
     /// Files are stored in memory.
     pub in_memory: bool,
+    /// It makes changes of metadata durable in the order in which they were made, clones included.
+    pub ordered: bool,
     /// A directory of the copy is on it.
     pub written: Flag,
     /// It refused O_DIRECT.
@@ -36,6 +38,7 @@ impl Filesystem {
             directory: directory.file().try_clone()?,
             generated: sys::PSEUDO_FILESYSTEMS.contains(&magic),
             in_memory: sys::MEMORY_FILESYSTEMS.contains(&magic),
+            ordered: [sys::BTRFS, sys::XFS].contains(&magic),
             written: Flag::default(),
             not_direct: Flag::default(),
             cannot_clone: Flag::default(),

@@ -149,7 +149,7 @@ impl Tree<'_> {
             return Ok(false);
         }
         let replacement = Replacement::with_link(&directory, (&first, &copy.name), &hidden_name(name), name)?;
-        replace_all(&[replacement]).into_iter().collect::<io::Result<()>>()?;
+        replace_all(&[replacement]).into_iter().try_for_each(|replaced| replaced.result)?;
         Ok(true)
     }
 }

@@ -1,25 +1,56 @@
-//! Entries that are not opened: symbolic links, FIFOs and device nodes.
+//! Entries that are not opened: symbolic links, FIFOs and device nodes. They are created together, each under a hidden name,
+//! and get their names with all their attributes.
 
+use std::ffi::CString;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
 use super::entry::{Item, Names};
-use super::links::{Claim, NamedCopy};
+use super::links::{Claim, NamedCopy, SharedCopy};
 use super::tally::add;
 use super::{Outcome, Tree};
 use crate::destination::{attributes, hidden_name};
 use crate::error::{Error, Result, quoted};
-use crate::sys::{Directory, Replacement, replace_all};
+use crate::sys::{Directory, EntryAttribute, NewEntry, Replaced, Replacement, replace_all};
+
+/// A new FIFO or node whose directory has a default ACL gets an ACL that its source may not have.
+const ACL: &str = "system.posix_acl_access";
+
+/// An entry to create.
+struct Special {
+    names: Names,
+    new: NewEntry,
+    attributes: Vec<EntryAttribute>,
+    /// For an entry with several names.
+    shared: Option<SharedCopy>,
+}
+
+/// The entries that wait for others, to be created with them.
+pub struct Specials {
+    /// Their directories are open while they are created.
+    max: usize,
+    waiting: Mutex<Vec<Special>>,
+}
+
+impl Specials {
+    /// None are waiting.
+    pub fn new(max_open_files: u64) -> Self {
+        let max = usize::try_from(max_open_files / 64).unwrap_or(usize::MAX).clamp(1, 512);
+        Self { max, waiting: Mutex::default() }
+    }
+}
 
 impl Tree<'_> {
-    /// Copies an entry that is not opened.
+    /// Copies an entry that is not opened, now or with others.
     pub fn copy_special(&self, item: &Item, existing: Option<&Stat>) -> Result<Outcome> {
         let names = &item.names;
         let path = names.source_path();
-        let source = names.source.open().map_err(|e| Error::io("reading", &path, e))?;
-        let stat = source.stat_entry(&names.source_name).map_err(|e| Error::io("reading", &path, e))?;
+        let fail = |e| Error::io("reading", &path, e);
+        let source = names.source.open().map_err(fail)?;
+        let stat = source.stat_entry(&names.source_name).map_err(fail)?;
         let stat = stat.ok_or_else(|| Error::failed("reading", &path, "it vanished before it was copied"))?;
         if FileType::from_raw_mode(stat.st_mode) != item.kind {
             return Err(Error::failed("reading", &path, "it was replaced by something else before it was copied"));
@@ -28,119 +59,153 @@ impl Tree<'_> {
             Claim::Copy(shared) => shared,
             Claim::Settled(outcome) => return Ok(outcome),
         };
-        let result = match item.kind {
-            FileType::Symlink => self.copy_symlink(&source, names, &stat, existing),
-            _ => self.copy_node(&source, names, &stat, existing),
-        };
-        match (&result, &shared) {
-            (Ok(Outcome::Skipped), Some(shared)) if self.job.file.no_clobber => {
-                self.shared_copy_is_left_alone(shared, names);
+        let described = self.describe(&source, names, &stat, existing);
+        match (described, shared) {
+            (Ok(Some((new, attributes))), shared) => {
+                self.create_later(Special { names: names.clone(), new, attributes, shared });
+                Ok(Outcome::Waits)
             }
-            (Ok(_), Some(shared)) => self.shared_copy_is_named(shared, NamedCopy::new(names, None)),
-            (Err(error), Some(shared)) => self.shared_copy_failed(shared, error),
-            (_, None) => {}
-        }
-        result
-    }
-
-    fn copy_symlink(&self, source: &Directory, names: &Names, stat: &Stat, existing: Option<&Stat>) -> Result<Outcome> {
-        let (path, name) = (names.target_path(), &names.target_name);
-        let fail = |e| Error::io("creating", &path, e);
-        let link = source.read_link(&names.source_name).map_err(|e| Error::io("reading", &names.source_path(), e))?;
-        let directory = names.target.directory.open().map_err(fail)?;
-        let same = existing.is_some_and(|existing| FileType::from_raw_mode(existing.st_mode) == FileType::Symlink)
-            && directory.read_link(name).is_ok_and(|old| old == link);
-        let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
-        if self.job.update && same && existing.is_some_and(|existing| time(existing) == time(stat)) {
-            add(&self.tally.unchanged, 1);
-            return Ok(Outcome::Skipped);
-        }
-        if !same {
-            let create = || directory.create_symlink(&link, name);
-            let replace = || Replacement::with_symlink(&directory, &link, &hidden_name(name), name);
-            if !self.create_or_replace(existing.is_some(), create, replace).map_err(fail)? {
-                return Ok(Outcome::Skipped);
+            (Ok(None), shared) => {
+                shared.iter().for_each(|shared| self.shared_copy_is_named(shared, NamedCopy::new(names, None)));
+                add(&self.tally.unchanged, 1);
+                Ok(Outcome::Skipped)
+            }
+            (Err(error), shared) => {
+                shared.iter().for_each(|shared| self.shared_copy_failed(shared, &error));
+                Err(error)
             }
         }
-        if self.job.file.preserve {
-            self.preserve_entry(source, &directory, names, &path, stat)?;
-        }
-        Ok(self.count_done(0))
     }
 
-    /// Creates a FIFO or device node like that of the source.
-    fn copy_node(&self, source: &Directory, names: &Names, stat: &Stat, existing: Option<&Stat>) -> Result<Outcome> {
-        let (path, name) = (names.target_path(), &names.target_name);
-        let fail = |e| Error::io("creating", &path, e);
-        let directory = names.target.directory.open().map_err(fail)?;
-        let same = existing.is_some_and(|existing| {
-            let kind = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
-            kind(existing) == kind(stat) && existing.st_rdev == stat.st_rdev
-        });
-        if !same {
-            let create = || directory.create_node(name, stat);
-            let replace = || Replacement::with_node(&directory, stat, &hidden_name(name), name);
-            if !self.create_or_replace(existing.is_some(), create, replace).map_err(fail)? {
-                return Ok(Outcome::Skipped);
-            }
-        }
-        if self.job.file.preserve {
-            self.preserve_entry(source, &directory, names, &path, stat)?;
-        }
-        let mode =
-            if self.job.file.preserve { stat.st_mode & 0o7777 } else { stat.st_mode & 0o777 & !self.job.file.umask };
-        directory.set_entry_mode(name, mode).map_err(|e| Error::io("setting the mode of", &path, e))?;
-        Ok(self.count_done(0))
-    }
-
-    /// False: another process has created the name meanwhile, and -n leaves it alone.
-    fn create_or_replace<'r>(
-        &self,
-        exists: bool,
-        create: impl FnOnce() -> io::Result<()>,
-        replace: impl FnOnce() -> io::Result<Replacement<'r>>,
-    ) -> io::Result<bool> {
-        if !exists {
-            match create() {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.job.file.no_clobber => return Ok(false),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map(|()| true),
-            }
-        }
-        replace_all(&[replace()?]).into_iter().collect::<io::Result<()>>().map(|()| true)
-    }
-
-    /// Keeps the owner, extended attributes and timestamps of something that cannot be opened.
-    fn preserve_entry(
+    /// What to create. None: -u finds that `existing` is the same.
+    fn describe(
         &self,
         source: &Directory,
-        directory: &Directory,
         names: &Names,
-        path: &Path,
         stat: &Stat,
-    ) -> Result<()> {
-        let name = &names.target_name;
-        let mut notes = Vec::new();
-        let mut note = |attribute: &str, result: io::Result<()>| match result {
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
-                notes.push(format!("the {attribute} of {} could not be preserved: {e}", quoted(path)));
-                Ok(())
-            }
-            other => other.map_err(|e| Error::io(&format!("preserving the {attribute} of"), path, e)),
+        existing: Option<&Stat>,
+    ) -> Result<Option<(NewEntry, Vec<EntryAttribute>)>> {
+        let reading = |e| Error::io("reading", &names.source_path(), e);
+        let same = |existing: &Stat| {
+            let version =
+                |stat: &Stat| (FileType::from_raw_mode(stat.st_mode), stat.st_rdev, stat.st_mtime, stat.st_mtime_nsec);
+            self.job.update && version(existing) == version(stat)
         };
-        note("owner", directory.set_entry_owner(name, stat))?;
-        let (from, to) = (source.entry_path(&names.source_name), directory.entry_path(name));
-        let reading = |e| Error::io("reading the extended attributes to preserve in", path, e);
-        for attribute in attributes::list(xattr::list(&from)).map_err(reading)? {
-            let set = match xattr::get(&from, &attribute) {
-                Ok(None) => continue, // it has just been removed
-                Ok(Some(value)) => xattr::set(&to, &attribute, &value),
-                Err(e) => Err(e),
-            };
-            note(&format!("attribute {}", attribute.display()), set)?;
+        let mut same = existing.is_some_and(same);
+        let new = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let link = source.read_link(&names.source_name).map_err(reading)?;
+            let directory = names.target.directory.open().map_err(reading)?;
+            same = same && directory.read_link(&names.target_name).is_ok_and(|old| old == link);
+            NewEntry::Symlink(c_string(link.into_vec()).map_err(reading)?)
+        } else {
+            NewEntry::Node(stat.st_mode & libc::S_IFMT | 0o600, stat.st_rdev)
+        };
+        if same {
+            return Ok(None);
         }
-        note("timestamps", directory.set_entry_times(name, stat))?;
-        self.note_all(path, &notes);
-        Ok(())
+        Ok(Some((new, self.attributes_to_set(source, names, stat)?)))
     }
+
+    fn attributes_to_set(&self, source: &Directory, names: &Names, stat: &Stat) -> Result<Vec<EntryAttribute>> {
+        let job = &self.job.file;
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let mut wanted = Vec::new();
+        if job.preserve {
+            let path = source.entry_path(&names.source_name);
+            let reading = |e| Error::io("reading the extended attributes to preserve in", &names.source_path(), e);
+            wanted.push(EntryAttribute::Owner(stat.st_uid, stat.st_gid));
+            let present = attributes::list(xattr::list(&path)).map_err(reading)?;
+            if !is_link && !present.iter().any(|attribute| attribute == ACL) {
+                wanted.push(EntryAttribute::Extended(c_string(ACL.into()).map_err(reading)?, None));
+            }
+            for attribute in present {
+                if let Some(value) = xattr::get(&path, &attribute).map_err(reading)? {
+                    let attribute = c_string(attribute.into_vec()).map_err(reading)?;
+                    wanted.push(EntryAttribute::Extended(attribute, Some(value)));
+                }
+            }
+        }
+        if !is_link {
+            let mode = if job.preserve { stat.st_mode & 0o7777 } else { stat.st_mode & 0o777 & !job.umask };
+            wanted.push(EntryAttribute::Mode(mode));
+        }
+        if job.preserve || self.job.update {
+            wanted.push(EntryAttribute::times(stat));
+        }
+        Ok(wanted)
+    }
+
+    fn create_later(&self, special: Special) {
+        let mut waiting = self.specials.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(special);
+        if waiting.len() >= self.specials.max {
+            let full = std::mem::take(&mut *waiting);
+            drop(waiting);
+            self.create_entries(full);
+        }
+    }
+
+    /// Creates the entries that are waiting.
+    pub fn create_specials(&self) {
+        let rest = std::mem::take(&mut *self.specials.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        self.create_entries(rest);
+    }
+
+    fn create_entries(&self, specials: Vec<Special>) {
+        if self.cleanup.is_abandoned() {
+            return; // nothing gets a name after a signal
+        }
+        let mut opened = Vec::new();
+        for special in specials {
+            match special.names.target.directory.open() {
+                Ok(directory) => opened.push((special, directory)),
+                Err(e) => self.created(special, Replaced { result: Err(e), failed: None, refused: Vec::new() }),
+            }
+        }
+        let replacements = opened.iter().map(|(Special { names, new, attributes, .. }, directory)| {
+            let name = &names.target_name;
+            Replacement::with_entry(directory, (new, attributes), &hidden_name(name), name, self.job.file.no_clobber)
+        });
+        // No name from a directory has a NUL byte, which would be the only reason for an error here.
+        let replacements: Vec<_> = replacements.collect::<io::Result<_>>().unwrap_or_default();
+        let results = replace_all(&replacements);
+        drop(replacements);
+        for ((special, _), replaced) in opened.into_iter().zip(results) {
+            self.created(special, replaced);
+        }
+    }
+
+    /// Counts an entry that was created, and gives it its other names.
+    fn created(&self, special: Special, replaced: Replaced) {
+        let Special { names, attributes, shared, .. } = special;
+        let path = names.target_path();
+        let refused = replaced.refused.iter().map(|(attribute, e)| {
+            format!("the {} of {} could not be preserved: {e}", attributes[*attribute], quoted(&path))
+        });
+        match replaced.result {
+            Ok(()) => {
+                self.note_all(&path, &refused.collect::<Vec<_>>());
+                self.count_done(0);
+                shared.iter().for_each(|shared| self.shared_copy_is_named(shared, NamedCopy::new(&names, None)));
+            }
+            Err(e) if self.job.file.no_clobber && e.kind() == io::ErrorKind::AlreadyExists => {
+                add(&self.skipped, 1); // another process has created the name meanwhile
+                shared.iter().for_each(|shared| self.shared_copy_is_left_alone(shared, &names));
+            }
+            Err(e) => {
+                let doing = match replaced.failed {
+                    Some(attribute) => format!("setting the {} of", attributes[attribute]),
+                    None => "creating".into(),
+                };
+                let error = Error::io(&doing, &path, e);
+                self.report_failure(names.source_path(), &error);
+                shared.iter().for_each(|shared| self.shared_copy_failed(shared, &error));
+            }
+        }
+        self.leave(&names.target);
+    }
+}
+
+fn c_string(bytes: Vec<u8>) -> io::Result<CString> {
+    CString::new(bytes).map_err(io::Error::other)
 }

@@ -1,8 +1,10 @@
 //! The threads that copy what the walk finds.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
 
 use rustix::fs::FileType;
 
@@ -13,30 +15,54 @@ use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
 
+/// As many workers go on in any case.
+const MIN_WORKERS: usize = 2;
+/// A worker takes up to this many items at once: waking up a thread for each costs more than copying a small file.
+const MAX_TAKEN: usize = 16;
+
+/// Waits for an item, and takes those that follow it already. Returns none after the last one.
+fn take(items: &Receiver<Item>) -> Vec<Item> {
+    let mut taken = Vec::with_capacity(MAX_TAKEN);
+    taken.extend(items.recv());
+    taken.extend(items.try_iter().take(MAX_TAKEN - 1));
+    taken
+}
+
 impl Tree<'_> {
-    /// The loop of one worker.
-    pub fn work(&self, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
-        loop {
-            let item = items.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(item) = item else { return };
-            if self.cleanup.is_abandoned() {
+    /// The loop of one worker. They are numbered from 0.
+    pub fn work(&self, number: usize, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        // Clones read no data: with more threads than processors, they only wait for each other's locks in the kernel.
+        let is_needed = || !self.cloned.is_set() || number < processors.max(MIN_WORKERS);
+        while is_needed() {
+            let taken = take(&items.lock().unwrap_or_else(PoisonError::into_inner));
+            if taken.is_empty() {
                 return;
             }
-            match self.copy_entry(&item, &mut buffer) {
-                Ok(Outcome::Complete(file)) => {
-                    drop(item); // its open file
-                    self.publish_later(*file);
+            for item in taken {
+                if self.cleanup.is_abandoned() {
+                    return;
                 }
-                Ok(Outcome::Waits) => {} // its directory is left when it is linked
-                Ok(Outcome::Done) => self.leave(&item.names.target),
-                Ok(Outcome::Skipped) => {
-                    add(&self.skipped, 1);
-                    self.leave(&item.names.target);
-                }
-                Err(error) => {
-                    self.report_failure(item.names.source_path(), &error);
-                    self.leave(&item.names.target);
-                }
+                self.copy_item(item, &mut buffer);
+            }
+        }
+    }
+
+    fn copy_item(&self, item: Item, buffer: &mut AlignedBuffer) {
+        match self.copy_entry(&item, buffer) {
+            Ok(Outcome::Complete(file)) => {
+                drop(item); // its open file
+                self.publish_later(*file);
+            }
+            Ok(Outcome::Waits) => {} // its directory is left when it is named
+            Ok(Outcome::Done) => self.leave(&item.names.target),
+            Ok(Outcome::Skipped) => {
+                add(&self.skipped, 1);
+                self.leave(&item.names.target);
+            }
+            Err(error) => {
+                self.report_failure(item.names.source_path(), &error);
+                self.leave(&item.names.target);
             }
         }
     }

@@ -54,8 +54,7 @@ pub const LIMITS: Section = Section {
         (
             "Trees",
             "With -a, files with several names are remembered until the end: a few hundred bytes each. Files that -u skips are \
-             neither in the manifest of --checksum nor compared with --checksum-file. Symbolic links, FIFOs and device nodes \
-             get their names before their attributes, so an interrupted copy may leave them with others.",
+             neither in the manifest of --checksum nor compared with --checksum-file.",
         ),
         (
             "--idle",
