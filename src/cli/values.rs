@@ -63,8 +63,16 @@ pub fn choice<T: Copy + Send + Sync + 'static>(choices: &'static [Choice<T>; 3])
 
 /// Bytes: K, M, G, T and KiB, MiB … are powers of 1024; kB, MB … powers of 1000.
 pub fn size(text: &str) -> Result<u64, String> {
-    if text.contains('.') && text.ends_with(|c: char| c.is_ascii_digit()) {
-        return Err("a fraction needs a unit, as in 1.5K".into());
+    // parse_size ignores spaces and underscores.
+    let number = text.trim_end_matches(['b', 'B', ' ', '_']);
+    if number.contains(['.', '-']) && number.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err("it must be a whole number of bytes; a fraction needs a unit, as in 1.5K".into());
+    }
+    // The largest size has 20 digits. parse_size 1.1 wraps around for some numbers with more.
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let digits = mantissa.chars().filter(char::is_ascii_digit);
+    if digits.skip_while(|digit| *digit == '0').count() > 20 {
+        return Err("it has too many digits; write a size such as 4096, 64K, 4M, 1.5GiB or 10GB".into());
     }
     // parse_size reads a lone K as 1000. Here it is 1024, as with dd.
     let binary = text.ends_with(|c: char| "kmgtpeKMGTPE".contains(c));
@@ -157,7 +165,10 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "-1", "4X", "K", "20E", "0x10", "1,5M", "1.5"] {
+        for text in ["", "-1", "4X", "K", "20E", "0x10", "1,5M", "1.5", "1.5 ", "1.5_", "1.5B", "15e-1"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        for text in ["184467440737095516155", "18446744073709551615.5K", "0018446744073709551615 5"] {
             assert!(size(text).is_err(), "{text}");
         }
         assert!(positive_size("0").is_err());
