@@ -86,10 +86,10 @@ pub fn positive_size(text: &str) -> Result<u64, String> {
 }
 
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+    let seconds = text.parse::<f64>().ok();
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|time| *time < MAX_TIMEOUT)
+        .filter(|time| !time.is_zero() && *time < MAX_TIMEOUT) // 1e-10 is positive, and no nanosecond
         .ok_or_else(|| "write a number of seconds, such as 0.5 or 30".into())
 }
 
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_timeout_is_a_positive_number_of_seconds() {
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for text in ["0", "-1", "1e300", "nan", "inf", "ten", ""] {
+        for text in ["0", "-0", "-1", "1e-10", "1e300", "nan", "inf", "ten", ""] {
             assert!(seconds(text).is_err(), "{text}");
         }
     }
