@@ -37,7 +37,9 @@ fn parse(text: &[u8], required: Option<Algorithm>) -> Vec<ListedDigest> {
     let utf8_bom = b"\xef\xbb\xbf";
     let text = from_latin1(text.strip_prefix(utf8_bom).unwrap_or(text));
     let lines = text.lines().filter_map(|line| parse_bsd(line).or_else(|| parse_gnu(line, required)));
-    lines.filter(|line| required.is_none_or(|required| required == line.algorithm)).collect()
+    // Every path ends with an empty one, so a line without a name would be for every file.
+    let named = lines.filter(|line| !without_dot(&line.name).as_os_str().is_empty());
+    named.filter(|line| required.is_none_or(|required| required == line.algorithm)).collect()
 }
 
 fn find(lines: &[&ListedDigest], names: &[&Path], required: Option<Algorithm>) -> Result<NamedDigest, String> {
@@ -101,7 +103,7 @@ fn parse_bsd(line: &str) -> Option<ListedDigest> {
     let (name, digest) = rest.rsplit_once(") = ")?;
     let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(tag))?;
     let bytes = from_hex(digest).filter(|bytes| bytes.len() == algorithm.bytes())?;
-    Some(ListedDigest { name: unescape(name, escaped), algorithm, bytes })
+    Some(ListedDigest { name: unescape(name, escaped)?, algorithm, bytes })
 }
 
 /// Parses `digest  name` or `digest *name`.
@@ -113,7 +115,7 @@ fn parse_gnu(line: &str, required: Option<Algorithm>) -> Option<ListedDigest> {
     let mut candidates =
         Algorithm::ALL.into_iter().filter(|algorithm| required.is_none_or(|required| required == *algorithm));
     let algorithm = candidates.find(|algorithm| algorithm.bytes() == bytes.len())?;
-    Some(ListedDigest { name: unescape(name, escaped), algorithm, bytes })
+    Some(ListedDigest { name: unescape(name, escaped)?, algorithm, bytes })
 }
 
 /// Removes the backslash at the start of a line, which marks an escaped name. True if there was one.
@@ -121,9 +123,10 @@ fn strip_escape_mark(line: &str) -> (bool, &str) {
     line.strip_prefix('\\').map_or((false, line), |rest| (true, rest))
 }
 
-fn unescape(name: &str, escaped: bool) -> String {
+/// None for an escape that sha256sum(1) does not know.
+fn unescape(name: &str, escaped: bool) -> Option<String> {
     if !escaped {
-        return name.to_string();
+        return Some(name.to_string());
     }
     let mut result = String::new();
     let mut chars = name.chars();
@@ -132,13 +135,13 @@ fn unescape(name: &str, escaped: bool) -> String {
             '\\' => result.push(match chars.next() {
                 Some('n') => '\n',
                 Some('r') => '\r',
-                Some(other) => other,
-                None => '\\',
+                Some('\\') => '\\',
+                _ => return None,
             }),
             c => result.push(c),
         }
     }
-    result
+    Some(result)
 }
 
 /// The line for a file in the format of sha256sum(1), without the newline. `sha256sum -c` accepts it.
@@ -201,5 +204,16 @@ mod tests {
         assert_eq!(find(&list, "/srv/b/boot.img", None), sha256(DIGEST_A));
         assert!(find(&list, "boot.img", None).is_err_and(|e| e.contains("several lines")));
         assert_eq!(find(&list, "other", None), sha256(DIGEST_A));
+    }
+
+    #[test]
+    fn a_line_without_a_name_or_with_an_unknown_escape_is_for_no_file() {
+        for line in ["  ", " *", "  ./"] {
+            assert!(find(&format!("{DIGEST_A}{line}"), "os.iso", None).is_err(), "{line}");
+        }
+        assert!(find(&format!("SHA256 () = {DIGEST_A}"), "os.iso", None).is_err());
+        for name in ["a\\b", "ab\\", "\\ab"] {
+            assert!(find(&format!("\\{DIGEST_A}  {name}"), "ab", None).is_err(), "{name}");
+        }
     }
 }
