@@ -1,6 +1,6 @@
 //! The file name of a copy in a directory: the one that the server suggests, or else the one in the URL.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use percent_encoding::percent_decode_str;
@@ -34,11 +34,13 @@ pub fn suggested_name(url: &Url, disposition: Option<&[u8]>) -> Option<Suggested
 /// terminal obeys, and cuts the name to [`MAX_NAME`] bytes. None for an empty name, `.` and `..`.
 fn sanitized(name: Vec<u8>) -> Option<OsString> {
     let name = name.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
-    let text = OsStr::from_bytes(name).to_str();
-    let mut clean: Vec<u8> = match text {
-        Some(text) => text.trim().chars().map(|c| if misleads(c) { '_' } else { c }).collect::<String>().into_bytes(),
-        None => name.iter().map(|byte| if byte.is_ascii_control() { b'_' } else { *byte }).collect(),
-    };
+    let trimmed = std::str::from_utf8(name).map_or(name, |text| text.trim().as_bytes());
+    let mut clean = Vec::new();
+    for part in trimmed.utf8_chunks() {
+        let harmless: String = part.valid().chars().map(|c| if misleads(c) { '_' } else { c }).collect();
+        clean.extend_from_slice(harmless.as_bytes());
+        clean.extend_from_slice(part.invalid());
+    }
     while clean.len() > MAX_NAME || clean.len() > MAX_NAME - 4 && std::str::from_utf8(&clean).is_err() {
         clean.pop(); // do not cut a character in two
     }
@@ -47,7 +49,8 @@ fn sanitized(name: Vec<u8>) -> Option<OsString> {
 
 /// True for control characters, and for characters that change the direction of text.
 fn misleads(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The file name in a Content-Disposition header: `filename*`, or else `filename` (RFC 6266). Parsed here because the
@@ -145,6 +148,8 @@ mod tests {
             ("attachment; filename=\"x/. .bashrc\"", "bashrc"),
             ("attachment; filename=\"..\\\\.profile\"", "profile"),
             ("attachment; filename*=UTF-8''a%E2%80%AEfdp.exe", "a_fdp.exe"),
+            ("attachment; filename*=UTF-8''a%D8%9Cfdp.exe", "a_fdp.exe"),
+            ("attachment; filename*=UTF-8''a%FF%E2%80%AEfdp.exe", "a\u{fffd}_fdp.exe"),
             ("attachment; filename=\"a\u{1b}[2Jb\"", "a_[2Jb"),
             ("attachment; filename=\"..\"", "seen"),
             ("attachment; filename=\"/\"", "seen"),
