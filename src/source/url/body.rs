@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ureq::BodyReader;
 use ureq::http::{HeaderMap, Version, header};
 
-use super::failure::{Recovery, RequestFailure};
+use super::failure::{Recovery, RequestFailure, number};
 use super::transport::ConnectionMonitor;
 
 /// How the end of a body is known (RFC 9112, 6.3).
@@ -34,8 +34,7 @@ pub fn framing(version: Version, headers: &HeaderMap) -> Result<Framing, Request
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(Framing::UntilClose) };
-    let length =
-        length.to_str().ok().and_then(|length| length.trim().parse().ok()).filter(|_| lengths.next().is_none());
+    let length = length.to_str().ok().and_then(|length| number(length.trim())).filter(|_| lengths.next().is_none());
     match length.filter(|length| *length <= i64::MAX as u64) {
         Some(length) => Ok(Framing::Length(length)),
         None => Err(RequestFailure::new(Recovery::GiveUp, "the server sent an invalid Content-Length")),
@@ -114,6 +113,7 @@ mod tests {
             (new, vec![("content-length", "3, 3")], None),
             (new, vec![("content-length", "3"), ("content-length", "3")], None),
             (new, vec![("content-length", "-3")], None),
+            (new, vec![("content-length", "+3")], None),
             (new, vec![("content-length", "9223372036854775808")], None),
         ] {
             let mut headers = HeaderMap::new();

@@ -129,11 +129,16 @@ impl RequestFailure {
     }
 }
 
+/// Parses a number in a header: digits only, without the sign that `parse` allows.
+pub fn number(digits: &str) -> Option<u64> {
+    digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Parses a Retry-After header: seconds, or a date (RFC 9110, 10.2.3).
 pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
-    if let Ok(seconds) = header.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(number(header).unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(header).ok()?;
     Some(date.duration_since(now).unwrap_or_default())
@@ -158,6 +163,9 @@ mod tests {
         assert_eq!(retry_after(" 120 ", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now), Some(Duration::from_secs(10)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon", now), None);
+        for invalid in ["soon", "", "+1", "-1", "1.5"] {
+            assert_eq!(retry_after(invalid, now), None, "{invalid}");
+        }
+        assert!(retry_after("99999999999999999999", now).is_some_and(|delay| delay > MAX_RETRY_AFTER));
     }
 }

@@ -7,7 +7,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use url::Url;
 
 use super::body::Body;
-use super::failure::{MAX_RETRY_AFTER, Recovery, RequestFailure, retry_after};
+use super::failure::{MAX_RETRY_AFTER, Recovery, RequestFailure, number, retry_after};
 
 /// A range of the file, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -144,14 +144,14 @@ fn parse_content_range(value: &str) -> Option<ContentRange> {
     let (range, file_len) = value.trim().strip_prefix("bytes")?.trim().split_once('/')?;
     let file_len = match file_len.trim() {
         "*" => None,
-        digits => Some(digits.parse().ok()?),
+        digits => Some(number(digits)?),
     };
     if range.trim() == "*" {
         return Some(ContentRange { range: None, file_len });
     }
     let (first, last) = range.split_once('-')?;
-    let start: u64 = first.trim().parse().ok()?;
-    let end = last.trim().parse::<u64>().ok()?.checked_add(1)?;
+    let start = number(first.trim())?;
+    let end = number(last.trim())?.checked_add(1)?;
     let valid = start < end && file_len.is_none_or(|file_len| end <= file_len);
     valid.then_some(ContentRange { range: Some(start..end), file_len })
 }
@@ -186,6 +186,9 @@ mod tests {
             ("bytes 0-18446744073709551615/*", None),
             ("items 0-1/2", None),
             ("bytes 0-1", None),
+            ("bytes +0-1/2", None),
+            ("bytes 0-+1/2", None),
+            ("bytes 0-1/+2", None),
         ] {
             assert_eq!(parse_content_range(value), expected, "{value}");
         }
