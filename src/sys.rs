@@ -36,7 +36,7 @@ pub(crate) use directory::{Directory, Entry, last_component};
 pub(crate) use file::{MAX_TRANSFER, lock, read_dontcache, set_direct, write_back, write_dontcache, write_error};
 pub(crate) use filesystem::{
     BTRFS, EXT, EXTENTS_OR_INLINE, MEMORY_FILESYSTEMS, NOCOW, PSEUDO_FILESYSTEMS, XFS, dio_alignment, filesystem,
-    inode_flags, length, sector_size,
+    inode_flags, length, loop_backing_file, sector_size,
 };
 pub(crate) use mapping::WINDOW;
 pub(crate) use memory::AnonymousMapping;

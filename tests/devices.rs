@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -186,6 +188,13 @@ fn a_loop_device_and_its_backing_file_are_the_same_file() {
     let node = node.to_str().unwrap();
     for (a, b) in [(disk.name(), disk.name()), (disk.name(), node), (backing, disk.name()), (disk.name(), backing)] {
         assert!(fails(1, ["-f", a, b]).contains("same file"), "{a} {b}");
+    }
+    // sysfs gives the name as it is.
+    for name in [&b"not UTF-8 \xff"[..], b"space at the end ", b"newline at the end\n"] {
+        let renamed = scratch.0.join(OsStr::from_bytes(name));
+        fs::rename(&disk.backing, &renamed).unwrap();
+        assert!(fails(1, [OsStr::new("-f"), renamed.as_os_str(), disk.device.as_os_str()]).contains("same file"));
+        fs::rename(&renamed, &disk.backing).unwrap();
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
+use crate::sys;
+
 /// The directory of the device in sysfs.
 pub fn sysfs_directory(device: &Metadata) -> PathBuf {
     let number = device.rdev();
@@ -15,8 +17,6 @@ pub fn is_backed_by(device: &Metadata, file: &Metadata) -> bool {
     if !device.file_type().is_block_device() || !file.is_file() {
         return false;
     }
-    let Ok(backing) = std::fs::read_to_string(sysfs_directory(device).join("loop/backing_file")) else { return false };
-    File::open(backing.trim_end_matches('\n'))
-        .and_then(|f| f.metadata())
-        .is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))
+    let Some(backing) = sys::loop_backing_file(&sysfs_directory(device)) else { return false };
+    File::open(backing).and_then(|f| f.metadata()).is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))
 }

@@ -1,10 +1,13 @@
 //! The filesystem or block device that holds a file: its type, its size, its flags, and its direct I/O alignment.
 #![allow(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use super::{check, is_unavailable, retry};
 
@@ -113,4 +116,11 @@ pub fn free_bytes(file: &File) -> io::Result<u64> {
     retry(|| check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut statistics) }))?;
     #[allow(clippy::useless_conversion)] // the fields are narrower on 32-bit systems
     Ok(u64::from(statistics.f_bavail).saturating_mul(u64::from(statistics.f_frsize)))
+}
+
+/// The file whose content the loop device with this directory in sysfs shows. None for any other device.
+pub fn loop_backing_file(sysfs: &Path) -> Option<PathBuf> {
+    let mut path = std::fs::read(sysfs.join("loop/backing_file")).ok()?; // a name need not be UTF-8
+    path.pop_if(|last| *last == b'\n');
+    Some(OsString::from_vec(path).into())
 }

@@ -69,9 +69,8 @@ impl DiskStats {
         // The disks below a logical volume, an array or an encrypted disk, and below a loop device with direct I/O. A loop
         // device without it goes through the page cache: its disk would be busy later, as if others used it.
         let loop_direct = fs::read_to_string(disk.join("loop/dio")).is_ok_and(|direct| direct.trim() == "1");
-        let backing_file = fs::read_to_string(disk.join("loop/backing_file")).ok().filter(|_| loop_direct);
-        let backing_known =
-            backing_file.is_none_or(|path| File::open(path.trim()).is_ok_and(|file| self.add_file(&file)));
+        let backing_file = sys::loop_backing_file(disk).filter(|_| loop_direct);
+        let backing_known = backing_file.is_none_or(|path| File::open(path).is_ok_and(|file| self.add_file(&file)));
         let below = fs::read_dir(disk.join("slaves")).into_iter().flatten().flatten();
         let below: Vec<PathBuf> = below.filter_map(|entry| fs::canonicalize(entry.path()).ok()).collect();
         below.iter().all(|disk| self.add_directory(disk)) && backing_known
