@@ -178,13 +178,14 @@ impl std::error::Error for Error {}
 pub fn quoted(path: &Path) -> String {
     match path.to_str() {
         Some(stream @ ("standard input" | "standard output")) => stream.to_string(),
-        // Escape control characters, which a terminal would obey.
-        _ => {
-            let shown = path.display().to_string();
-            let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            format!("'{}'", shown.chars().map(escape).collect::<String>())
-        }
+        _ => format!("'{}'", escaped(&path.display().to_string())),
     }
+}
+
+/// Text from elsewhere as messages show it: with escapes for control characters, which a terminal would obey.
+pub fn escaped(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// A size for people: in powers of 1024, and exact below 1 KiB.

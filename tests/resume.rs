@@ -164,7 +164,7 @@ fn only_a_temporary_file_with_a_matching_record_is_resumed() {
     same(&dst, &wrong);
     /// Changes the source (first argument) or the temporary file.
     type Change = fn(&Path, &Path);
-    let cases: [(&str, Change, &str); 10] = [
+    let cases: [(&str, Change, &str); 11] = [
         (
             "another modification time",
             |src, _| {
@@ -192,6 +192,13 @@ fn only_a_temporary_file_with_a_matching_record_is_resumed() {
                 xattr::set(partial, ATTRIBUTE, br#"{"durable": 8388608, "of": {}}"#).unwrap();
             },
             "another source",
+        ),
+        (
+            "a record that a terminal would obey",
+            |_, partial| {
+                xattr::set(partial, ATTRIBUTE, br#"{"durable": 8388608, "of": {"file": "\u001b[2J"}}"#).unwrap();
+            },
+            "its file was \\u{1b}[2J, and is",
         ),
         (
             "shorter than the record says",

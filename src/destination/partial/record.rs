@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use xattr::FileExt;
 
+use crate::error::escaped;
 use crate::source_info::Identity;
 use crate::sys;
 
@@ -42,7 +43,7 @@ pub fn durable_bytes(file: &File, identity: &Identity) -> Result<u64, String> {
     for (key, value) in identity {
         match recorded.get(*key) {
             Some(old) if old == value => {}
-            Some(old) => return Err(format!("its {key} was {old}, and is {value} now")),
+            Some(old) => return Err(format!("its {key} was {}, and is {value} now", escaped(old))),
             None => return Err(format!("the partial file belongs to another source: it has no {key}")),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::certificates;
-use crate::error::{Error, plain};
+use crate::error::{Error, escaped, plain};
 use crate::job::HttpOptions;
 
 /// The first delay. Each of the following delays is twice as long as the one before.
@@ -44,8 +44,7 @@ pub enum Recovery {
 impl RequestFailure {
     /// A failure without a hint. Escapes control characters in `why`, which may be the server's.
     pub fn new(recovery: Recovery, why: impl Into<String>) -> Self {
-        let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        Self { why: why.into().chars().map(escape).collect(), recovery, hint: None }
+        Self { why: escaped(&why.into()), recovery, hint: None }
     }
 
     /// Sets what the user can try.
