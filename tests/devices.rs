@@ -142,6 +142,14 @@ fn a_mounted_device_is_refused_and_the_error_names_the_mount_point() {
     let mount = Mount::with(&scratch, &[&name], Some(disk));
     let stderr = fails(1, ["-f", src.to_str().unwrap(), &name]);
     assert!(stderr.contains(&format!("mounted on {}", mount.at.display())), "{stderr}");
+    // /proc/self/mountinfo escapes the space, and not what a terminal would obey.
+    let (odd, disk) = (scratch.0.join(OsStr::from_bytes(b"a b\x1b\xff")), Loop::new(&scratch, SIZE as u64, 512));
+    fs::create_dir(&odd).unwrap();
+    tool("mkfs.ext4", ["-q", disk.name()]);
+    tool("mount", [disk.device.as_os_str(), odd.as_os_str()]);
+    let stderr = fails(1, ["-f", src.to_str().unwrap(), disk.name()]);
+    tool("umount", [&odd]);
+    assert!(stderr.contains("/a b\\u{1b}\u{fffd}; unmount"), "{stderr}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A block device as a destination: checks that nothing uses it, that the copy fits, and that the user confirms.
 
+use std::ffi::OsString;
 use std::fs::Metadata;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use super::sysfs::sysfs_directory;
 use super::target::Target;
 use crate::cleanup::Cleanup;
 use crate::direct::Alignment;
-use crate::error::{Error, Result, quoted, size};
+use crate::error::{Error, Result, escaped, quoted, size};
 use crate::event::{Confirmation, Observer};
 use crate::job::Job;
 use crate::source_info::SourceInfo;
@@ -72,11 +74,11 @@ fn check_capacity(job: &Job, source: &SourceInfo, name: &Path, capacity: u64) ->
 
 /// The model name of the disk, or the backing file of a loop device.
 fn model(sysfs: &Path) -> Option<String> {
-    let read = |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_string());
-    ["device/model", "../device/model", "loop/backing_file"] // "..": a partition's disk
-        .iter()
-        .find_map(|file| read(sysfs.join(file)))
-        .filter(|model| !model.is_empty())
+    let read = |path: PathBuf| std::fs::read(path).ok().map(|text| String::from_utf8_lossy(&text).trim().to_string());
+    // "..": a partition's disk.
+    let model = ["device/model", "../device/model"].iter().find_map(|file| read(sysfs.join(file)));
+    let backing_file = || sys::loop_backing_file(sysfs).map(|path| path.display().to_string());
+    model.or_else(backing_file).map(|model| escaped(&model)).filter(|model| !model.is_empty())
 }
 
 /// What uses the device exclusively, and how to end that, if the kernel says so.
@@ -86,16 +88,15 @@ fn current_use(device: &Metadata, sysfs: &Path) -> Option<String> {
         // A partition has a directory of its own.
         numbers.extend(std::fs::read_to_string(entry.path().join("dev")).ok().map(|dev| dev.trim().to_string()));
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let number = fields.nth(2)?;
-        let mount_point = fields.nth(1)?;
-        numbers.iter().any(|n| n == number).then(|| format!("it is mounted on {mount_point}; unmount it first"))
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = mount_point(&mounts, &numbers).map(|path| {
+        let path = escaped(&path.display().to_string());
+        format!("it is mounted on {path}; unmount it first")
     });
     let swap = || {
-        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-        let paths = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        let swaps = std::fs::read("/proc/swaps").unwrap_or_default();
+        let lines = swaps.split(|byte| *byte == b'\n').skip(1);
+        let paths = lines.filter_map(|line| line.split(|byte| *byte == b' ').next()).map(unescaped);
         let is_swap = paths.filter_map(|path| std::fs::metadata(path).ok()).any(|m| m.rdev() == device.rdev());
         is_swap.then(|| "it is used as swap space; turn that off with swapoff first".to_string())
     };
@@ -104,4 +105,47 @@ fn current_use(device: &Metadata, sysfs: &Path) -> Option<String> {
         Some(format!("the device {} uses it", holder.file_name().display()))
     };
     mounted.or_else(swap).or_else(held)
+}
+
+/// Where a device with one of these numbers is mounted, according to `/proc/self/mountinfo`.
+fn mount_point(mountinfo: &[u8], numbers: &[String]) -> Option<PathBuf> {
+    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let number = fields.nth(2)?;
+        let mount_point = fields.nth(1)?;
+        numbers.iter().any(|n| n.as_bytes() == number).then(|| unescaped(mount_point))
+    })
+}
+
+/// A path in a file below /proc, in which the kernel writes spaces, tabs, newlines and backslashes as `\040`.
+fn unescaped(text: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, more)) = rest.split_first() {
+        let (byte, after) = match more {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if *first == b'\\' => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after)
+            }
+            after => (*first, after),
+        };
+        path.push(byte);
+        rest = after;
+    }
+    OsString::from_vec(path).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_point_is_the_path_and_not_its_escaped_form() {
+        let mountinfo = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /a\\040b\\134\xff rw - ext4 /dev/sda2 rw\n";
+        let find = |number: &str| mount_point(mountinfo, &[number.to_string()]);
+        assert_eq!(find("8:1"), Some("/".into()));
+        assert_eq!(find("8:2"), Some(OsString::from_vec(b"/a b\\\xff".to_vec()).into()));
+        assert_eq!(find("8:3"), None);
+        assert_eq!(unescaped(b"\\04"), PathBuf::from("\\04"));
+        assert_eq!(unescaped(b"\\777"), PathBuf::from("\\777"));
+    }
 }
