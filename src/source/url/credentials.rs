@@ -23,10 +23,19 @@ impl Credentials {
         let Some(path) = named.or_else(in_home) else { return Ok(Self::default()) };
         let fail = |why: &dyn std::fmt::Display| format!("{} was not read: {why}", quoted(&path));
         match std::fs::read_to_string(&path) {
-            Ok(text) => Netrc::from_str(&text).map(Self).map_err(|e| fail(&e)),
+            Ok(text) => Self::parse(&text).map_err(|why| fail(&why)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(fail(&e)),
         }
+    }
+
+    /// The error is only the line: the parser's own text repeats a word of it, which may be a part of a password.
+    fn parse(text: &str) -> Result<Self, String> {
+        Netrc::from_str(text).map(Self).map_err(|e| {
+            let text = e.to_string();
+            let line = text.rsplit_once("(line ").and_then(|(_, line)| line.strip_suffix(')')).unwrap_or("?");
+            format!("line {line} is not valid; put a password with spaces in double quotes")
+        })
     }
 
     /// The value of an Authorization header for `url`: from the URL, or from the netrc entry of its host, or from the
@@ -82,6 +91,8 @@ mod tests {
             let actual = Url::parse(url).ok().and_then(|url| credentials.authorization(&url));
             assert_eq!(actual, login.map(|(user, password)| basic(user, password)), "{url}");
         }
+        let invalid = Credentials::parse("machine a.example\nlogin u password correct horse\n");
+        assert!(invalid.is_err_and(|why| why.contains("line ") && !why.contains("horse")));
         let without_file =
             Url::parse("http://c.example/").ok().and_then(|url| Credentials::default().authorization(&url));
         assert_eq!(without_file, None);
