@@ -696,3 +696,19 @@ fn a_signal_ends_a_waiting_download_which_leaves_nothing() {
     assert!(scratch.names().is_empty());
     assert!(!Path::new(&scratch.path("dst")).exists());
 }
+
+#[test]
+fn after_a_lost_connection_a_count_near_the_largest_number_is_still_a_range() {
+    let scratch = Scratch::new();
+    let bytes = content(1000);
+    let body = bytes.clone();
+    let server = Server::new(move |number, _, stream| {
+        let chunk = [b"3e8\r\n", &bytes[..], b"\r\n0\r\n\r\n"].concat();
+        let sent = if number == 0 { 3 } else { chunk.len() };
+        let _ = head(stream, "200 OK", &[("Transfer-Encoding", "chunked")]) && stream.write_all(&chunk[..sent]).is_ok();
+        false
+    });
+    copy(&scratch, &server.url("/f"), 0, &["--skip", "5", "--count", "18446744073709551614"]);
+    same(&scratch.path("dst"), &body[5..]);
+    assert_eq!(server.requests()[1].header("range"), Some("bytes=5-18446744073709551614"));
+}

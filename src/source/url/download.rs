@@ -84,7 +84,7 @@ impl UrlSource<'_> {
     /// start over.
     fn reconnect(&self, connection: &mut Connection, sequencer: &Sequencer) -> Result<()> {
         let start = self.skip + connection.offset;
-        let end = (connection.end != u64::MAX).then(|| self.skip + connection.end);
+        let end = (connection.end != u64::MAX).then(|| self.skip.saturating_add(connection.end));
         let whole_file = start == 0 && self.connections == 1 && end == self.file_len;
         let range_request = RangeRequest {
             range: (!whole_file).then_some(ByteRange { start, end }),
