@@ -37,6 +37,9 @@
 //! `spawn_blocking`.
 
 mod block;
+#[cfg(test)]
+#[path = "../tests/common/cases.rs"]
+mod cases;
 mod check;
 mod cleanup;
 pub mod cli;

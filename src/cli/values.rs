@@ -146,6 +146,8 @@ fn header(line: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -201,5 +203,90 @@ mod tests {
             assert!(header(line).is_err_and(|why| why.contains("one header line")), "{line}");
         }
         assert!(header("Range: bytes=0-1").is_err_and(|why| why.contains("--skip")));
+    }
+
+    /// The factor of each unit.
+    const UNITS: [(&str, u64); 20] = [
+        ("", 1),
+        ("B", 1),
+        ("k", 1 << 10),
+        ("K", 1 << 10),
+        ("M", 1 << 20),
+        ("g", 1 << 30),
+        ("T", 1 << 40),
+        ("P", 1 << 50),
+        ("E", 1 << 60),
+        ("KiB", 1 << 10),
+        ("Mib", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("EiB", 1 << 60),
+        ("kB", 1000),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("EB", 1_000_000_000_000_000_000),
+    ];
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(20_000))]
+
+        #[test]
+        fn a_size_is_the_number_times_the_unit_or_too_large(
+            number in prop_oneof![any::<u64>(), 0u64..5000, Just(u64::MAX)],
+            more in "[0-9]{0,3}",
+            spaces in "[ _]{0,2}",
+            (unit, factor) in prop::sample::select(UNITS.to_vec()),
+        ) {
+            let digits = format!("{number}{more}");
+            let exact = digits.parse::<u128>().unwrap_or(u128::MAX).checked_mul(factor.into());
+            let expected = exact.and_then(|bytes| u64::try_from(bytes).ok());
+            prop_assert_eq!(size(&format!("{digits}{spaces}{unit}")).ok(), expected);
+        }
+
+        #[test]
+        fn a_size_with_a_fraction_or_an_exponent_is_rounded_to_a_byte(
+            whole in 0u64..100_000,
+            fraction in "[0-9]{1,10}",
+            exponent in prop::option::of(-5i32..6),
+            (unit, factor) in prop::sample::select(UNITS[2..].to_vec()),
+        ) {
+            let exponent_text = exponent.map(|exponent| format!("e{exponent}")).unwrap_or_default();
+            // In units of 10^-15: ten digits and an exponent of -5.
+            let number: u128 = format!("{whole}{fraction:0<10}").parse().unwrap();
+            let power = 10u128.pow((5 + exponent.unwrap_or(0)) as u32);
+            let scaled = (number * power).checked_mul(factor.into());
+            let rounded = scaled.map(|scaled| (scaled + 10u128.pow(15) / 2) / 10u128.pow(15));
+            let expected = rounded.and_then(|bytes| u64::try_from(bytes).ok());
+            prop_assert_eq!(size(&format!("{whole}.{fraction}{exponent_text}{unit}")).ok(), expected);
+        }
+
+        #[test]
+        fn any_text_is_a_size_or_an_error(text in prop_oneof![".{0,60}", "[-+0-9._ eEkKmMgGiIbB]{0,60}"]) {
+            if let Ok(bytes) = size(&text) {
+                prop_assert!(text.contains(|c: char| c.is_ascii_digit()) && !text.trim().starts_with('-'));
+                prop_assert_eq!(positive_size(&text).ok(), Some(bytes).filter(|bytes| *bytes > 0));
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_positive_time_or_an_error(
+            text in prop_oneof![".{0,20}", "[-+]?[0-9]{0,5}[.]?[0-9]{0,5}(e-?[0-9]{1,3})?"],
+        ) {
+            if let Ok(time) = seconds(&text) {
+                prop_assert!(!time.is_zero() && time < MAX_TIMEOUT);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_header_without_control_characters_or_an_error(
+            text in prop_oneof!["(?s).{0,40}", "[a-zA-Z-]{1,9}:.{0,30}"],
+        ) {
+            if let Ok((name, value)) = header(&text) {
+                prop_assert!(!name.contains([':', ' ']) && !value.contains(char::is_control));
+            }
+            let _ = checksum(&text);
+        }
     }
 }

@@ -95,6 +95,8 @@ impl Body {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -121,6 +123,34 @@ mod tests {
                 headers.append(*name, ureq::http::HeaderValue::from_static(value));
             }
             assert_eq!(framing(version, &headers).ok(), expected, "{version:?} {pairs:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn a_content_length_is_a_number_of_at_most_63_bits(
+            value in prop_oneof!["[ +-]?[0-9]{0,20}[, ]?", "[ -~]{0,12}"],
+        ) {
+            let mut headers = HeaderMap::new();
+            let Ok(header) = ureq::http::HeaderValue::from_str(&value) else { return Ok(()) };
+            headers.insert("content-length", header);
+            let digits = value.trim();
+            let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let expected = digits.parse::<i64>().ok().filter(|_| valid).map(|length| Framing::Length(length as u64));
+            prop_assert_eq!(framing(Version::HTTP_11, &headers).ok(), expected);
+        }
+
+        #[test]
+        fn any_transfer_encoding_but_chunked_is_refused(
+            value in prop_oneof!["[ -~]{0,12}", "(chunked|gzip|[ ,;]){1,3}"],
+        ) {
+            let mut headers = HeaderMap::new();
+            let Ok(header) = ureq::http::HeaderValue::from_str(&value) else { return Ok(()) };
+            headers.insert("transfer-encoding", header);
+            let chunked = value.trim().to_lowercase() == "chunked";
+            prop_assert_eq!(framing(Version::HTTP_11, &headers).ok(), chunked.then_some(Framing::Chunked));
         }
     }
 }

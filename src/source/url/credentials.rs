@@ -73,6 +73,8 @@ pub fn basic(user: &str, password: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -96,5 +98,33 @@ mod tests {
         let without_file =
             Url::parse("http://c.example/").ok().and_then(|url| Credentials::default().authorization(&url));
         assert_eq!(without_file, None);
+    }
+
+    const WORDS: [&str; 12] =
+        ["machine", "default", "macdef", "login", "password", "account", "s3cret", "#", "\"", "\\", "\n", "h"];
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn any_netrc_file_is_read_or_refused_without_its_words(
+            words in prop::collection::vec(prop::sample::select(WORDS.to_vec()), 0..30),
+            separator in prop::sample::select(vec![" ", "\n", ""]),
+            noise in "(?s).{0,40}",
+        ) {
+            for text in [words.join(separator), noise] {
+                if let Err(why) = Credentials::parse(&text) {
+                    prop_assert!(!why.contains("s3cret"), "{}", why);
+                }
+            }
+        }
+
+        #[test]
+        fn a_quoted_password_is_read_back(password in "[^\r\n]{1,30}") {
+            let quoted = password.replace('\\', "\\\\").replace('"', "\\\"");
+            let credentials = Credentials::parse(&format!("machine h login u password \"{quoted}\"\n")).unwrap();
+            let authorization = credentials.authorization(&Url::parse("http://h/").unwrap());
+            prop_assert_eq!(authorization, Some(basic("u", &password)));
+        }
     }
 }

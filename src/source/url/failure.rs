@@ -145,6 +145,8 @@ pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -166,5 +168,39 @@ mod tests {
             assert_eq!(retry_after(invalid, now), None, "{invalid}");
         }
         assert!(retry_after("99999999999999999999", now).is_some_and(|delay| delay > MAX_RETRY_AFTER));
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn any_retry_after_is_a_delay_or_nothing(
+            header in prop_oneof![
+                ".{0,40}",
+                "[0-9+-]{0,25}",
+                "[0-9]{15,25}",
+                "(Sun|Mon), [0-9]{2} (Jan|Feb|Dec) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT",
+            ],
+        ) {
+            let digits = header.trim();
+            let delay = retry_after(&header, SystemTime::UNIX_EPOCH);
+            if !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()) {
+                let expected = digits.bytes().fold(0u64, |sum, digit| {
+                    sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+                });
+                prop_assert_eq!(delay, Some(Duration::from_secs(expected)));
+            }
+        }
+
+        #[test]
+        fn a_date_in_retry_after_is_the_time_until_then(now in 0u64..200_000_000_000, later in 0u64..50_000_000_000) {
+            let (now, delay) = (SystemTime::UNIX_EPOCH + Duration::from_secs(now), Duration::from_secs(later));
+            prop_assert_eq!(retry_after(&httpdate::fmt_http_date(now + delay), now), Some(delay));
+        }
+
+        #[test]
+        fn the_reason_of_a_failure_has_nothing_that_a_terminal_obeys(why in "(?s).{0,40}") {
+            prop_assert!(!RequestFailure::new(Recovery::GiveUp, why).why.contains(char::is_control));
+        }
     }
 }

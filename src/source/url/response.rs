@@ -172,6 +172,8 @@ fn version(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -212,6 +214,71 @@ mod tests {
                 headers.insert(*name, ureq::http::HeaderValue::from_static(value));
             }
             assert_eq!(version(&headers).as_deref(), expected, "{pairs:?}");
+        }
+    }
+
+    /// A number as a header has it, and as it should not.
+    fn number_text() -> impl Strategy<Value = String> {
+        let valid = prop_oneof![0u64..20, (u64::MAX - 2)..=u64::MAX].prop_map(|number| number.to_string());
+        prop_oneof![8 => valid, 1 => Just("*".to_string()), 1 => "[+ -]?[0-9]{0,21}", 1 => ".{0,5}"]
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(20_000))]
+
+        #[test]
+        fn a_content_range_has_a_range_within_the_file(
+            first in number_text(),
+            last in number_text(),
+            total in number_text(),
+        ) {
+            let digits = |text: &str| {
+                let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                text.parse::<u64>().ok().filter(|_| valid)
+            };
+            let parsed = parse_content_range(&format!("bytes {first}-{last}/{total}"));
+            if let (Some(first), Some(last)) = (digits(&first), digits(&last)) {
+                let valid = first <= last && last < u64::MAX;
+                let expected = match digits(&total) {
+                    Some(total) if valid && last < total => Some((first..last + 1, Some(total))),
+                    None if valid && total == "*" => Some((first..last + 1, None)),
+                    Some(_) => None,
+                    None => return Ok(()), // the next property
+                };
+                let parsed = parsed.map(|parsed| (parsed.range.unwrap_or_default(), parsed.file_len));
+                prop_assert_eq!(parsed, expected);
+            }
+        }
+
+        #[test]
+        fn any_content_range_is_valid_or_nothing(
+            value in prop_oneof![".{0,40}", "bytes [0-9*+ -]{0,9}-[0-9*+ ]{0,9}/[0-9*+ ]{0,9}"],
+        ) {
+            if let Some(ContentRange { range: Some(range), file_len }) = parse_content_range(&value) {
+                prop_assert!(range.start < range.end && file_len.is_none_or(|len| range.end <= len));
+                prop_assert!(!value.contains('+'));
+            }
+        }
+
+        #[test]
+        fn any_version_is_a_quoted_etag_or_a_date(
+            etag in prop::collection::vec(0x20u8..0x80, 0..9),
+            modified in prop_oneof!["[ -~]{0,30}", Just("Sun, 06 Nov 1994 08:49:37 GMT".to_string())],
+            quotes in any::<bool>(),
+        ) {
+            let quote = if quotes { &b"\""[..] } else { b"" };
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("etag", [quote, &etag, quote].concat()), ("last-modified", modified.into_bytes())] {
+                if let Ok(value) = ureq::http::HeaderValue::from_bytes(&value) {
+                    headers.insert(name, value);
+                }
+            }
+            headers.insert("date", ureq::http::HeaderValue::from_static("Fri, 31 Dec 9999 23:59:59 GMT"));
+            if let Some(version) = version(&headers) {
+                let is_etag = version.starts_with('"') && version.ends_with('"') && version.len() > 1;
+                prop_assert!(is_etag || httpdate::parse_http_date(&version).is_ok(), "{version}");
+                prop_assert!(ureq::http::HeaderValue::from_str(&version).is_ok());
+            }
         }
     }
 }
