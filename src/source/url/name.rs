@@ -1,7 +1,7 @@
 //! The file name of a copy in a directory: the one that the server suggests, or else the one in the URL.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -16,17 +16,25 @@ const MAX_NAME: usize = 255;
 pub fn suggested_name(url: &Url, disposition: Option<&[u8]>) -> Option<SuggestedName> {
     let segment = url.path_segments().and_then(|mut segments| segments.next_back());
     let from_url = segment.map(|segment| percent_decode_str(segment).collect()).and_then(sanitized);
-    // A server must not create hidden files.
-    let without_dots = |name: OsString| {
-        let dots = name.as_bytes().iter().take_while(|byte| matches!(byte, b'.' | b' ')).count();
-        sanitized(name.as_bytes()[dots..].to_vec())
-    };
-    let from_server = disposition.and_then(disposition_name).and_then(sanitized).and_then(without_dots);
+    let from_server = disposition.and_then(disposition_name).and_then(visible);
     match (from_server, from_url) {
         (Some(name), from_url) if Some(&name) != from_url.as_ref() => {
             Some(SuggestedName { name, chosen_by_server: true })
         }
         (_, from_url) => from_url.map(|name| SuggestedName { name, chosen_by_server: false }),
+    }
+}
+
+/// Like [`sanitized`], and without the dots and spaces at the start: a server must not create hidden files.
+fn visible(mut name: Vec<u8>) -> Option<OsString> {
+    loop {
+        name = sanitized(name)?.into_vec();
+        let hidden = name.iter().take_while(|byte| matches!(byte, b'.' | b' ')).count();
+        if hidden == 0 {
+            return Some(OsString::from_vec(name));
+        }
+        // Other white space may follow, and another dot after that.
+        name.drain(..hidden);
     }
 }
 
@@ -108,6 +116,10 @@ fn parameter_value(rest: &[u8]) -> (Vec<u8>, usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn name(url: &str, disposition: Option<&str>) -> Option<String> {
@@ -147,6 +159,7 @@ mod tests {
             ("attachment; filename=\" .bashrc\"", "bashrc"),
             ("attachment; filename=\"x/. .bashrc\"", "bashrc"),
             ("attachment; filename=\"..\\\\.profile\"", "profile"),
+            ("attachment; filename*=UTF-8''.%C2%A0.bashrc", "bashrc"),
             ("attachment; filename*=UTF-8''a%E2%80%AEfdp.exe", "a_fdp.exe"),
             ("attachment; filename*=UTF-8''a%D8%9Cfdp.exe", "a_fdp.exe"),
             ("attachment; filename*=UTF-8''a%FF%E2%80%AEfdp.exe", "a\u{fffd}_fdp.exe"),
@@ -172,5 +185,97 @@ mod tests {
         };
         assert_eq!(chosen_by_server("attachment; filename=seen"), Some(false));
         assert_eq!(chosen_by_server("attachment; filename=other"), Some(true));
+    }
+
+    /// Bytes in which the characters that matter are frequent.
+    fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "/",
+            "\\",
+            ".",
+            "..",
+            " ",
+            "\0",
+            "\n",
+            "\x1b",
+            "\x7f",
+            "\u{85}",
+            "\u{9b}",
+            "\u{a0}",
+            "\u{202e}",
+            "\u{61c}",
+            "\u{2066}",
+            "%2f",
+            "%00",
+            "%2e",
+            "%ff",
+            "%E2%80%AE",
+            "\"",
+            ";",
+            "=",
+            "'",
+            "a",
+            "ä",
+            "filename",
+            "UTF-8''",
+            "*",
+        ];
+        let piece = prop::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec());
+        let piece = prop_oneof![6 => piece, 1 => prop::collection::vec(any::<u8>(), 1..4), 1 => Just(vec![b'x'; 100])];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn check(name: &OsString, hidden_allowed: bool) -> std::result::Result<(), TestCaseError> {
+        let bytes = name.as_bytes();
+        prop_assert!(!bytes.is_empty() && bytes.len() <= MAX_NAME && bytes != b"." && bytes != b"..", "{name:?}");
+        prop_assert!(!bytes.iter().any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()), "{name:?}");
+        let directions = ['\u{61c}', '\u{202e}', '\u{2066}'];
+        let text = name.to_string_lossy();
+        prop_assert!(!text.contains(char::is_control) && !text.contains(directions), "{name:?}");
+        prop_assert!(hidden_allowed || !matches!(bytes[0], b'.' | b' '), "{name:?}");
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(20_000))]
+
+        #[test]
+        fn any_suggestion_gives_a_harmless_name_or_none(
+            start in prop::sample::select(vec!["", "attachment; filename=", "a;filename=\"", "a;filename*=utf-8''"]),
+            rest in tricky_bytes(),
+        ) {
+            let url = Url::parse("http://h/").unwrap();
+            if let Some(suggested) = suggested_name(&url, Some(&[start.as_bytes(), &rest].concat())) {
+                prop_assert!(suggested.chosen_by_server);
+                check(&suggested.name, false)?;
+            }
+        }
+
+        #[test]
+        fn any_url_gives_a_harmless_name_or_none(rest in tricky_bytes()) {
+            let url = format!("http://h/{}", String::from_utf8_lossy(&rest));
+            if let Some(suggested) = Url::parse(&url).ok().and_then(|url| suggested_name(&url, None)) {
+                prop_assert!(!suggested.chosen_by_server);
+                check(&suggested.name, true)?;
+            }
+        }
+
+        #[test]
+        fn a_harmless_name_is_kept_in_every_form(
+            name in "[a-zA-Z0-9äß€;=\"'%()_-]{1,20}",
+            more in "[ ]?(; [a-z]{1,5}=[a-z]{0,3}){0,2}",
+        ) {
+            let percent = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC);
+            let quoted = name.replace('"', "\\\"");
+            for form in [
+                format!("filename*=UTF-8'en'{percent}"),
+                format!("filename=\"{quoted}\""),
+                format!("x=y; filename=z; filename*=utf-8''{percent}"),
+            ] {
+                let header = format!("attachment; {form}{more}");
+                let suggested = suggested_name(&Url::parse("http://h/").unwrap(), Some(header.as_bytes()));
+                prop_assert_eq!(suggested.map(|suggested| suggested.name), Some(OsString::from(&name)), "{}", form);
+            }
+        }
     }
 }
