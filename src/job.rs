@@ -1,6 +1,7 @@
 //! The description of one copy: validated options in domain types. Nothing is opened yet.
 
 mod trees;
+mod url_name;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crate::direct::DirectPolicy;
 use crate::error::{Error, Result};
 pub use trees::{TargetRule, TreeJob};
+use url_name::without_password;
 
 /// One end of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,20 +43,6 @@ impl Endpoint {
         let begins = |scheme: &str| word.get(..scheme.len()).is_some_and(|b| b.eq_ignore_ascii_case(scheme.as_bytes()));
         begins("http://") || begins("https://")
     }
-}
-
-/// `https://user:secret@host/x` without `:secret`. Also hides what may be a password in an invalid URL: a password with
-/// an unescaped slash makes the URL invalid, but it is still a password.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once(':') else { return url.to_string() };
-    let rest = rest.trim_start_matches(['/', '\\']);
-    let authority = &rest[..rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len())];
-    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
-    let broken = !authority.ends_with(']') && !port.is_empty() && port.parse::<u16>().is_err();
-    let at = if authority.contains('@') || !broken { authority.rfind('@') } else { rest.rfind('@') };
-    let Some(at) = at else { return format!("{scheme}://{rest}") };
-    let user = rest[..at].split(':').next().unwrap_or_default();
-    format!("{scheme}://{user}{}", &rest[at..])
 }
 
 /// Options for a source that is a URL.
@@ -248,33 +236,6 @@ impl Job {
             idle: false,
             http: HttpOptions::default(),
             umask: 0o022,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_named_without_its_password() {
-        for (url, name) in [
-            ("https://example.org/a:b@c", "https://example.org/a:b@c"),
-            ("https://u:secret@example.org/a", "https://u@example.org/a"),
-            ("HTTP://u:se@cret@example.org?x@y", "HTTP://u@example.org?x@y"),
-            ("http://u@example.org", "http://u@example.org"),
-            ("http://:secret@example.org", "http://@example.org"),
-            ("http:///u:secret@example.org/", "http://u@example.org/"),
-            ("http://\\u:secret@example.org/", "http://u@example.org/"),
-            ("http://u:sec/ret@example.org/", "http://u@example.org/"),
-            ("http://u:sec?ret@example.org/", "http://u@example.org/"),
-            ("http://u:sec#ret@example.org/", "http://u@example.org/"),
-            ("http://u:99999/secret@example.org/", "http://u@example.org/"),
-            ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
-            ("http://[::1]/a@b", "http://[::1]/a@b"),
-            ("http://h:8080/a@b", "http://h:8080/a@b"),
-        ] {
-            assert_eq!(Endpoint::Url(url.into()).name(), PathBuf::from(name));
         }
     }
 }
