@@ -74,13 +74,16 @@ pub struct ChecksumList {
 impl ChecksumList {
     /// Reads a list. With `required`, only digests of that algorithm count.
     pub fn read(path: &Path, required: Option<Algorithm>) -> crate::error::Result<Self> {
-        let text = super::read_list(path)?;
+        Ok(Self::parse(&super::read_list(path)?, required))
+    }
+
+    fn parse(text: &[u8], required: Option<Algorithm>) -> Self {
         let mut lines: HashMap<String, Vec<ListedDigest>> = HashMap::new();
-        for line in parse(&text, required) {
+        for line in parse(text, required) {
             let file_name = Path::new(&line.name).file_name().unwrap_or_default().to_string_lossy().into_owned();
             lines.entry(file_name).or_default().push(line);
         }
-        Ok(Self { lines })
+        Self { lines }
     }
 
     /// Like [`look_up`] for the whole list.
@@ -158,6 +161,8 @@ pub fn line(digest: &[u8], name: &OsStr) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DIGEST_A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -214,6 +219,77 @@ mod tests {
         assert!(find(&format!("SHA256 () = {DIGEST_A}"), "os.iso", None).is_err());
         for name in ["a\\b", "ab\\", "\\ab"] {
             assert!(find(&format!("\\{DIGEST_A}  {name}"), "ab", None).is_err(), "{name}");
+        }
+    }
+
+    /// A path without NUL, in which the characters that matter to a list are frequent.
+    fn path() -> impl Strategy<Value = Vec<u8>> {
+        let pieces =
+            ["a", "b", "/", "./", "..", "\\", "\\n", "\n", "\r", " ", "*", "(", ") = ", "\u{85}", "ä", "\u{feff}"];
+        let piece = prop::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec());
+        let piece = prop_oneof![6 => piece, 1 => prop::collection::vec(1u8..=255, 1..3)];
+        prop::collection::vec(piece, 1..7).prop_map(|pieces| pieces.concat())
+    }
+
+    /// A line of a list, well-formed or nearly so.
+    fn list_line() -> impl Strategy<Value = Vec<u8>> {
+        let digest = prop_oneof![
+            4 => prop::sample::select(vec![DIGEST_A, DIGEST_B]).prop_map(str::to_string),
+            1 => "[0-9a-fA-F]{60,68}",
+        ];
+        let end = prop::sample::select(vec!["\n", "\r\n", " \n", ""]);
+        (digest, path(), prop::sample::select(vec!["  ", " *", " ", "\t", "bsd"]), any::<bool>(), end).prop_map(
+            |(digest, name, form, escaped, end)| {
+                let mark = if escaped { "\\" } else { "" };
+                let (before, after) = match form {
+                    "bsd" => (format!("{mark}SHA256 ("), format!(") = {digest}{end}")),
+                    separator => (format!("{mark}{digest}{separator}"), end.to_string()),
+                };
+                [before.as_bytes(), &name, after.as_bytes()].concat()
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn any_name_is_found_by_the_line_that_is_written_for_it(
+            name in path(),
+            others in prop::collection::vec(path(), 0..4),
+        ) {
+            let name = Path::new(OsStr::from_bytes(&name));
+            prop_assume!(name.file_name().is_some());
+            let same = |other: &Vec<u8>| Path::new(OsStr::from_bytes(other)).file_name() == name.file_name();
+            let digest = from_hex(DIGEST_A).unwrap();
+            let others = others.iter().filter(|other| !same(other));
+            let other_lines = others.map(|other| line(&[7; 32], OsStr::from_bytes(other)));
+            for end in [&b"\n"[..], b"\r\n"] {
+                let lines = other_lines.clone().chain([line(&digest, name.as_os_str())]);
+                let list = lines.map(|line| [&line, end].concat()).collect::<Vec<_>>().concat();
+                prop_assert_eq!(look_up(&list, &[name], None).map(|found| found.bytes), Ok(digest.clone()));
+            }
+        }
+
+        #[test]
+        fn any_list_gives_a_digest_of_its_own_for_the_same_file_name(
+            lines in prop::collection::vec(list_line(), 0..6),
+            noise in prop::collection::vec(any::<u8>(), 0..50),
+            name in path(),
+        ) {
+            let name = Path::new(OsStr::from_bytes(&name));
+            prop_assume!(name.file_name().is_some());
+            let list = [lines.concat(), noise].concat();
+            let found = look_up(&list, &[name], None);
+            if let Ok(found) = &found {
+                let text = from_latin1(&list).to_lowercase();
+                let file_name = from_latin1(name.file_name().unwrap().as_bytes());
+                prop_assert!(text.contains(&hex(&found.bytes)));
+                let unescaped = from_latin1(&list).replace("\\n", "\n").replace("\\r", "\r").replace("\\\\", "\\");
+                prop_assert!(text.contains(&file_name.to_lowercase()) || unescaped.contains(&file_name));
+            }
+            let of_many = ChecksumList::parse(&list, None).look_up(&[name], None);
+            prop_assert_eq!(of_many.ok(), found.ok());
         }
     }
 }

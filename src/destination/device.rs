@@ -136,6 +136,8 @@ fn unescaped(text: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -147,5 +149,25 @@ mod tests {
         assert_eq!(find("8:3"), None);
         assert_eq!(unescaped(b"\\04"), PathBuf::from("\\04"));
         assert_eq!(unescaped(b"\\777"), PathBuf::from("\\777"));
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn any_mount_point_is_read_back(
+            path in prop::collection::vec(any::<u8>(), 0..20),
+            noise in prop::collection::vec(any::<u8>(), 0..99),
+        ) {
+            let escape = |byte: &u8| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+                byte => vec![*byte],
+            };
+            let escaped: Vec<u8> = path.iter().flat_map(escape).collect();
+            let line = [&b"2 1 8:2 / "[..], &escaped, b" rw - ext4 /dev/sda2 rw\n"].concat();
+            prop_assert_eq!(mount_point(&line, &["8:2".to_string()]), Some(OsString::from_vec(path).into()));
+            let _ = mount_point(&noise, &["8:2".to_string()]);
+            prop_assert!(unescaped(&noise).as_os_str().len() <= noise.len());
+        }
     }
 }

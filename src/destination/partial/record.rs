@@ -27,9 +27,13 @@ pub fn shortened(identity: &Identity) -> Identity {
 
 /// Records that the first `durable` bytes of `file` are on the medium.
 pub fn write(file: &File, identity: &Identity, durable: u64) -> io::Result<()> {
+    file.set_xattr(ATTRIBUTE, &encode(identity, durable))
+}
+
+fn encode(identity: &Identity, durable: u64) -> Vec<u8> {
     let identity: serde_json::Map<String, serde_json::Value> =
         identity.iter().map(|(key, value)| (key.to_string(), value.as_str().into())).collect();
-    file.set_xattr(ATTRIBUTE, serde_json::json!({ "durable": durable, "of": identity }).to_string().as_bytes())
+    serde_json::json!({ "durable": durable, "of": identity }).to_string().into_bytes()
 }
 
 /// How many bytes of `file` are on the medium, or why it cannot be resumed.
@@ -66,4 +70,41 @@ fn parse(record: &[u8]) -> Option<(u64, BTreeMap<String, String>)> {
     let identity = record.get("of")?.as_object()?;
     let pair = |(key, value): (&String, &serde_json::Value)| Some((key.clone(), value.as_str()?.to_string()));
     Some((record.get("durable")?.as_u64()?, identity.iter().map(pair).collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn a_record_is_read_back(file in "(?s).{0,40}", version in "(?s).{0,40}", durable in any::<u64>()) {
+            let identity = vec![("file", file.clone()), ("version", version.clone())];
+            let expected = BTreeMap::from([("file".to_string(), file), ("version".to_string(), version)]);
+            prop_assert_eq!(parse(&encode(&identity, durable)), Some((durable, expected)));
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_none(
+            noise in prop::collection::vec(any::<u8>(), 0..80),
+            text in "[{}\\[\\]\",:0-9a-z.-]{0,40}",
+            nesting in 0usize..100_000,
+            position in any::<prop::sample::Index>(),
+        ) {
+            let record = encode(&vec![("file", "1:2".to_string())], 65536);
+            let (start, end) = record.split_at(position.index(record.len()));
+            for bytes in [&noise[..], text.as_bytes(), "[".repeat(nesting).as_bytes(), start] {
+                prop_assert_eq!(parse(bytes), None);
+            }
+            // No number but a whole one of 64 bits is a length.
+            for durable in ["-1", "1.5", "1e3", "18446744073709551616", "null", "\"1\""] {
+                prop_assert_eq!(parse(format!("{{\"durable\":{durable},\"of\":{{}}}}").as_bytes()), None);
+            }
+            let _ = parse(&[start, &noise, end].concat());
+        }
+    }
 }

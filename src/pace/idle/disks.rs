@@ -25,6 +25,16 @@ struct Counters {
     in_flight: u64,
 }
 
+impl Counters {
+    /// Parses a `stat` file.
+    fn parse(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let field = |n: usize| fields.get(n).copied().unwrap_or(0);
+        Self { completed: field(0).saturating_add(field(4)), in_flight: field(8) } // reads and writes
+    }
+}
+
 impl DiskStats {
     /// The disks that hold these files, or are these devices, down to the physical ones. All disks of the machine where
     /// the kernel does not say which ones these are (btrfs, overlay, network filesystems).
@@ -88,7 +98,7 @@ impl DiskStats {
         let seen = before
             .iter()
             .zip(self.counters())
-            .map(|(before, after)| after.completed.saturating_sub(before.completed) + after.in_flight);
+            .map(|(before, after)| after.completed.saturating_sub(before.completed).saturating_add(after.in_flight));
         // Disks that are stacked count the same transfers, so this is the largest count, not the sum.
         seen.max().unwrap_or(0)
     }
@@ -97,10 +107,7 @@ impl DiskStats {
         let read = |stat: &File| {
             let mut text = [0; 256];
             let len = stat.read_at(&mut text, 0).unwrap_or(0);
-            let text = String::from_utf8_lossy(&text[..len]);
-            let fields: Vec<u64> = text.split_ascii_whitespace().filter_map(|field| field.parse().ok()).collect();
-            let field = |n: usize| fields.get(n).copied().unwrap_or(0);
-            Counters { completed: field(0) + field(4), in_flight: field(8) } // reads and writes
+            Counters::parse(&text[..len])
         };
         self.stats.values().map(read).collect()
     }
@@ -125,4 +132,28 @@ impl DiskStats {
 /// The device that a file is, or is stored on.
 fn device_number(metadata: &Metadata) -> u64 {
     if metadata.file_type().is_block_device() { metadata.rdev() } else { metadata.dev() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(5000))]
+
+        #[test]
+        fn the_counters_are_fields_1_5_and_9(
+            fields in prop::collection::vec(any::<u64>(), 0..18),
+            noise in prop::collection::vec(any::<u8>(), 0..99),
+        ) {
+            let field = |n: usize| fields.get(n).copied().unwrap_or(0);
+            let text: String = fields.iter().map(|field| format!("{field:8} ")).collect();
+            let counters = Counters::parse(text.as_bytes());
+            prop_assert_eq!(counters.completed, field(0).saturating_add(field(4)));
+            prop_assert_eq!(counters.in_flight, field(8));
+            Counters::parse(&noise);
+        }
+    }
 }
