@@ -6,20 +6,14 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Output};
 use std::time::{Duration, Instant};
 
+use common::partial::{ATTRIBUTE, partial, record};
 use common::*;
 
 const LEN: usize = (48 << 20) + 333;
-/// The extended attribute with the record of what is durable.
-const ATTRIBUTE: &str = "user.dio-cp.partial";
-
-/// The temporary file of a copy to `dst`.
-fn partial(dst: &Path) -> PathBuf {
-    dst.with_file_name(format!(".{}.partial.dio-cp", dst.file_name().unwrap().to_str().unwrap()))
-}
 
 /// Waits until the copy has recorded that 4 MiB are durable.
 fn wait_for_record(child: &mut Child, partial: &Path) {
@@ -129,21 +123,7 @@ fn after_a_signal_the_error_says_what_is_kept_and_that_the_destination_is_unchan
 /// Creates the temporary file that an interrupted copy of `src` would leave, with this number of durable bytes and this
 /// content.
 fn create_partial(src: &Path, dst: &Path, durable: u64, bytes: &[u8]) {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(src).unwrap();
-    let source = serde_json::json!({
-        "file": format!("{}:{}", metadata.dev(), metadata.ino()),
-        "length": metadata.len().to_string(),
-        "modification time": format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()),
-        "change time": format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec()),
-        "offset": "0",
-        "number of bytes": metadata.len().to_string(),
-    });
-    let partial = partial(dst);
-    write(&partial, bytes);
-    fs::set_permissions(&partial, fs::Permissions::from_mode(0o600)).unwrap();
-    let record = serde_json::json!({ "durable": durable, "of": source }).to_string();
-    xattr::set(&partial, ATTRIBUTE, record.as_bytes()).unwrap();
+    common::partial::create_partial(dst, &record(src, durable), bytes);
 }
 
 #[test]

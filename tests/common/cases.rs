@@ -5,5 +5,6 @@ use proptest::test_runner::Config;
 /// `cases` random cases; fifty times as many with DIO_CP_LONG=1. Failures are not written to the source tree.
 pub fn cases(cases: u32) -> Config {
     let long = std::env::var_os("DIO_CP_LONG").is_some_and(|value| value == "1");
-    Config { cases: if long { cases * 50 } else { cases }, failure_persistence: None, ..Config::default() }
+    let cases = if long { cases * 50 } else { cases };
+    Config { cases, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() }
 }

@@ -2,6 +2,9 @@
 //! that cannot run prints the reason.
 #![allow(dead_code)] // each test file uses some of them
 
+pub mod answers;
+pub mod cases;
+pub mod partial;
 pub mod web;
 
 use std::ffi::OsStr;
