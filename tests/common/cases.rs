@@ -6,5 +6,6 @@ use proptest::test_runner::Config;
 pub fn cases(cases: u32) -> Config {
     let long = std::env::var_os("DIO_CP_LONG").is_some_and(|value| value == "1");
     let cases = if long { cases * 50 } else { cases };
-    Config { cases, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() }
+    let max_global_rejects = cases.max(1024);
+    Config { cases, max_global_rejects, failure_persistence: None, max_shrink_time: 60_000, ..Config::default() }
 }
