@@ -150,7 +150,7 @@ fn answer(status: u16, body: &[u8], framing: &Framing) -> (Vec<u8>, bool) {
                 chunked.splice(at..at + old.len(), new.bytes());
             }
             let damaged = *cut > 0 || defect.is_some() && !body.is_empty() && extension.is_empty();
-            chunked.truncate(chunked.len() - cut);
+            chunked.truncate(chunked.len().saturating_sub(*cut));
             text.extend([&b"Transfer-Encoding: chunked\r\n\r\n"[..], &chunked].concat());
             !damaged
         }
