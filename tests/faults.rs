@@ -287,3 +287,14 @@ fn a_replacement_whose_child_cannot_be_awaited_leaves_no_hidden_name() {
         assert_eq!(scratch.names(), ["dst", "src"]);
     }
 }
+
+#[test]
+fn a_partial_file_that_cannot_be_locked_is_not_left_behind() {
+    if !has_tool("strace") {
+        return skip("needs the tool strace");
+    }
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 100_001), scratch.path("dst"));
+    let output = under_refusal("flock:error=ENOLCK", &["--resume".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    assert_eq!((output.status.code(), scratch.names()), (Some(1), vec!["src".to_string()]));
+}

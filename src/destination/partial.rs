@@ -152,7 +152,9 @@ fn open(path: &Path, identity: &Identity, job: &Job) -> io::Result<OpenedPartial
         }
     };
     let refused = set_direct(&file, job.direct);
-    let partial = Partial::new(path, file.try_clone()?, identity, resumed);
+    // An empty partial file is of no use to the next copy.
+    let shared = file.try_clone().map_err(|e| if resumed == 0 { removing(path, e) } else { e })?;
+    let partial = Partial::new(path, shared, identity, resumed);
     let unpublished = Unpublished { file, refused, temporary: Some(path.into()) };
     Ok(OpenedPartial { unpublished, partial: Arc::new(partial), resumed, why_not_resumed })
 }
@@ -161,8 +163,11 @@ fn open(path: &Path, identity: &Identity, job: &Job) -> io::Result<OpenedPartial
 /// first.
 fn create(path: &Path, identity: &Identity) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    sys::lock(&file)?;
-    if !is_file_at(&file, path)? {
+    match sys::lock(&file) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(e), // it is another copy's now
+        other => other.map_err(|e| removing(path, e))?,
+    }
+    if !is_file_at(&file, path).map_err(|e| removing(path, e))? {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     let recorded = record::write(&file, identity, 0)
@@ -175,6 +180,12 @@ fn create(path: &Path, identity: &Identity) -> io::Result<File> {
         });
     }
     Ok(file)
+}
+
+/// Removes a partial file that cannot be used because of `error`, which is returned: it is the cause to report.
+fn removing(path: &Path, error: io::Error) -> io::Error {
+    let _ = std::fs::remove_file(path);
+    error
 }
 
 /// True if `path` is a name of `file`.
