@@ -79,7 +79,8 @@ fn prepare(cli: &Cli, plan: &Plan, display: &Arc<ProgressDisplay>, cleanup: &Arc
 fn print_tree_report(cli: &Cli, display: &ProgressDisplay, job: &TreeJob, report: &TreeReport) -> anyhow::Result<()> {
     display.done();
     if cli.json {
-        writeln!(io::stdout(), "{}", tree_json(report, job)).context("writing the report to standard output")?;
+        writeln!(io::stdout(), "{}", tree_json(report, job))
+            .map_err(|e| report_lost("standard output", e, "the copy has finished"))?;
     }
     if !cli.quiet {
         report.notes.iter().for_each(|note| display.print(&format!("dio-cp: {note}")));
@@ -98,9 +99,9 @@ fn print_report(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report
         let line = [&line[..], b"\n"].concat();
         // The bytes of the copy may go to standard output. Reports then go to standard error.
         if is_standard_output(&report.destination.path) {
-            io::stderr().write_all(&line).context("writing the report to standard error")?;
+            io::stderr().write_all(&line).map_err(|e| report_lost("standard error", e, "the copy is complete"))?;
         } else {
-            io::stdout().write_all(&line).context("writing the report to standard output")?;
+            io::stdout().write_all(&line).map_err(|e| report_lost("standard output", e, "the copy is complete"))?;
         }
     }
     if !cli.quiet {
@@ -111,6 +112,17 @@ fn print_report(cli: &Cli, display: &ProgressDisplay, job: &Job, report: &Report
         display.print(&last_line(bytes, bytes - report.cloned, report.times.total));
     }
     Ok(require_clean(report, job)?)
+}
+
+/// The error for a report that could not be printed. `state` is what became of the copy.
+fn report_lost(stream: &str, error: io::Error, state: &str) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return error.into();
+    }
+    let mut lost = Error::io("writing the report to", Path::new(stream), error);
+    lost.hint = None; // it would be about the copy
+    lost.destination_state = Some(state.into());
+    lost.into()
 }
 
 /// True for "-", /dev/stdout and any other name of the same file.

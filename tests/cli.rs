@@ -240,3 +240,18 @@ fn without_the_url_feature_a_url_is_an_error_that_names_the_feature() {
     assert!(stderr.contains("cargo feature `url`") && stderr.contains("curl -fL"), "{stderr}");
     assert!(!stderr.contains("secret"), "{stderr}");
 }
+
+#[test]
+fn a_report_that_cannot_be_printed_says_that_the_copy_is_complete() {
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
+    for (option, state) in [("-v", "the copy is complete"), ("-ru", "the copy has finished")] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = dio_cp().args([option, "--json"]).args([&src, &dst]).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("standard output: No space left on device\n") && stderr.contains(state), "{stderr}");
+        assert!(!stderr.contains("try:"), "{stderr}");
+        same(&dst, &content(5000));
+    }
+}
