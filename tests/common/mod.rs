@@ -3,8 +3,12 @@
 #![allow(dead_code)] // each test file uses some of them
 
 pub mod answers;
+pub mod arena;
 pub mod cases;
+pub mod faults;
+pub mod manifest;
 pub mod partial;
+pub mod promises;
 pub mod web;
 
 use std::ffi::OsStr;
