@@ -9,6 +9,7 @@ pub mod faults;
 pub mod manifest;
 pub mod partial;
 pub mod promises;
+pub mod recorder;
 pub mod web;
 
 use std::ffi::OsStr;
