@@ -94,7 +94,6 @@ fn a_file_is_copied_exactly_or_not_at_all() {
 }
 
 #[test]
-#[ignore = "open: an attribute of the source that cannot be read is left out without a note"]
 fn a_file_keeps_its_attributes_or_the_user_is_told() {
     let variant = |name, old| Variant { name, kind: Kind::File, options: &["-p"], old, sample: 120 };
     sweep(&[variant("preserve, new", false), variant("preserve, replace", true)]);
@@ -111,7 +110,6 @@ fn a_stream_is_copied_exactly_or_not_at_all() {
 }
 
 #[test]
-#[ignore = "open: threads that cannot start, FIFOs, attributes that cannot be read"]
 fn each_file_of_a_tree_is_copied_exactly_or_not_at_all() {
     let variant = |name, options, old| Variant { name, kind: Kind::Tree, options, old, sample: 250 };
     sweep(&[variant("a new tree", &["-aT"], false), variant("an updated tree", &["-auT"], true)]);
