@@ -85,7 +85,7 @@ pub fn write_error(file: &File) -> io::Result<()> {
 /// Writes everything on the filesystem that holds `file` to the medium (syncfs(2)).
 pub fn sync_filesystem(file: &File) -> io::Result<()> {
     // SAFETY: integers only.
-    check(unsafe { libc::syncfs(file.as_raw_fd()) })?;
+    retry(|| check(unsafe { libc::syncfs(file.as_raw_fd()) }))?;
     Ok(())
 }
 

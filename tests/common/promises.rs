@@ -87,7 +87,8 @@ pub fn tree(outcome: &Outcome, dst: &Path, old: &Entries, new: &Entries) -> Opti
             false => difference(new, &now),
         };
     }
-    if outcome.says(" copied, ") && !["not copied", "the copy has finished"].iter().any(|text| outcome.says(text)) {
+    let bad_news = ["not copied", "the copy has finished", "may undo the copy"];
+    if outcome.says(" copied, ") && !bad_news.iter().any(|text| outcome.says(text)) {
         return Some("it failed and claims success".into());
     }
     if !outcome.is_mute() && !outcome.says("dio-cp: ") {
