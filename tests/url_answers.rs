@@ -240,6 +240,7 @@ fn an_answer_without_an_end_ends_the_download() {
         (chunked.to_string(), "5;"),
         (format!("{chunked}5\r\nhello"), "x"),
         (format!("{chunked}5\r\nhello\r\n0\r\n"), "x"),
+        (format!("{chunked}5\r\nhello\r\n0\r\n"), "A: b\r\n"),
         (format!("{head}Content-Length: 5\r\n\r\n"), "hello"),
     ];
     let result = answers.each(&cases, |(start, more)| {

@@ -47,14 +47,15 @@ pub struct Body {
     framing: Framing,
     /// Bytes that are still to come, if the server announced a length.
     remaining: Option<u64>,
-    /// Observes the connection if it is used for this response only.
-    monitor: Option<Arc<ConnectionMonitor>>,
+    monitor: Arc<ConnectionMonitor>,
+    /// The monitored connection is used for this response only.
+    exclusive: bool,
 }
 
 impl Body {
-    pub fn new(reader: BodyReader<'static>, framing: Framing, monitor: Option<Arc<ConnectionMonitor>>) -> Self {
+    pub fn new(reader: BodyReader<'static>, framing: Framing, monitor: Arc<ConnectionMonitor>, exclusive: bool) -> Self {
         let remaining = if let Framing::Length(length) = framing { Some(length) } else { None };
-        Self { reader, framing, remaining, monitor }
+        Self { reader, framing, remaining, monitor, exclusive }
     }
 
     /// The announced length; None for a chunked body, or if only the end of the connection ends it.
@@ -66,12 +67,16 @@ impl Body {
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(read as u64));
-        let truncated = |monitor: &Arc<ConnectionMonitor>| match self.framing {
+        if read > 0 {
+            self.monitor.body_received();
+            return Ok(read);
+        }
+        let truncated = match self.framing {
             Framing::Length(_) => false, // the HTTP client checks it
-            Framing::Chunked => monitor.has_ended(),
-            Framing::UntilClose => monitor.has_failed(),
+            Framing::Chunked => self.monitor.has_ended(),
+            Framing::UntilClose => self.monitor.has_failed(),
         };
-        if read == 0 && self.monitor.as_ref().is_some_and(truncated) {
+        if self.exclusive && truncated {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(read)
@@ -83,13 +88,11 @@ impl Body {
             return Ok(true); // abandoned: do not wait for the rest
         }
         let mut at_end = || Ok(self.reader.read(&mut [0])? == 0);
-        match &self.monitor {
-            Some(monitor) => {
-                let (exact, surplus) = monitor.detect_surplus(at_end);
-                Ok(exact? && !surplus)
-            }
-            None => at_end(),
+        if !self.exclusive {
+            return at_end();
         }
+        let (exact, surplus) = self.monitor.detect_surplus(at_end);
+        Ok(exact? && !surplus)
     }
 }
 

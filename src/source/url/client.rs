@@ -76,8 +76,8 @@ impl<'a> Client<'a> {
             }
             let framing = framing(head.version, &head.headers)?;
             let reader = body.into_with_config().limit(u64::MAX).reader();
-            let monitor = (!range_request.keep_alive).then(|| self.monitor.clone());
-            return response::parse(status, &head.headers, range_request, url, Body::new(reader, framing, monitor));
+            let body = Body::new(reader, framing, self.monitor.clone(), !range_request.keep_alive);
+            return response::parse(status, &head.headers, range_request, url, body);
         }
         Err(RequestFailure::new(Recovery::GiveUp, format!("it redirects more than {MAX_REDIRECTS} times")))
     }

@@ -1,8 +1,9 @@
 //! How the HTTP client connects: TCP, proxies and TLS. A monitor on each connection notices what the client does not
 //! report: a connection that ends too early, and bytes after the end of a response.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -19,7 +20,11 @@ use super::tls::TlsConnector;
 /// How long to wait for the server to close the connection after the response, if it was asked to.
 const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
-/// What happened on a connection that is used for one response only.
+/// The most bytes that a server may send without a byte of the body among them, such as headers and trailers. More than
+/// what all connections together receive ahead.
+const MAX_WITHOUT_BODY: u64 = 16 << 20;
+
+/// What happened on a connection. Most of it is only of use if no other connection has the same monitor.
 #[derive(Debug, Default)]
 pub struct ConnectionMonitor {
     /// The response has been read: more bytes are surplus.
@@ -30,6 +35,8 @@ pub struct ConnectionMonitor {
     ended: AtomicBool,
     /// The connection ended with an error.
     failed: AtomicBool,
+    /// Bytes received since the last byte of the body.
+    without_body: AtomicU64,
 }
 
 impl ConnectionMonitor {
@@ -38,6 +45,21 @@ impl ConnectionMonitor {
         for flag in [&self.complete, &self.surplus, &self.ended, &self.failed] {
             flag.store(false, Ordering::Release);
         }
+        self.body_received();
+    }
+
+    /// The response goes on with bytes of the body.
+    pub fn body_received(&self) {
+        self.without_body.store(0, Ordering::Release);
+    }
+
+    /// Counts bytes from the connection. Fails if the body does not go on: a server could send trailers forever.
+    fn received(&self, bytes: u64) -> Result<(), Error> {
+        if self.without_body.fetch_add(bytes, Ordering::AcqRel) + bytes <= MAX_WITHOUT_BODY {
+            return Ok(());
+        }
+        let why = "the server sends headers or trailers without an end";
+        Err(Error::Io(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
 
     /// Runs `close`, which closes the connection. Also returns whether the server sent more than it announced.
@@ -157,7 +179,10 @@ impl<T: Transport> Transport for MonitoredTransport<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let before = self.inner.buffers().input().len();
         let result = self.inner.await_input(timeout);
+        let received = self.inner.buffers().input().len().saturating_sub(before) as u64;
+        let result = self.monitor.received(received).and(result);
         self.monitor.failed.fetch_or(matches!(result, Err(Error::Io(_))), Ordering::AcqRel);
         self.monitor.ended.fetch_or(!matches!(result, Ok(true)), Ordering::AcqRel);
         result
