@@ -7,6 +7,16 @@ use crate::source::{CacheState, Content};
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// What becomes of the copy that the previous run made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PreviousCopy {
+    Deleted,
+    /// It is deleted at the end of the round, and the next one begins a minute later.
+    DeletedLater,
+    /// It stays, so that a run begins with a complete copy.
+    Kept,
+}
+
 /// One task, and the commands that do it.
 pub struct Task {
     pub name: &'static str,
@@ -19,8 +29,7 @@ pub struct Task {
     pub bytes: u64,
     /// How many copies a run makes, each by its own command.
     pub copies: u64,
-    /// True if a run begins with a copy that is complete, instead of none.
-    pub copied_before: bool,
+    pub previous: PreviousCopy,
     pub peers: Vec<Peer>,
     /// The default number of rounds.
     pub rounds: usize,
@@ -129,7 +138,7 @@ pub fn cold(name: &'static str, title: &'static str, bytes: u64) -> Task {
         state: CacheState::Cold,
         bytes,
         copies: 1,
-        copied_before: false,
+        previous: PreviousCopy::Deleted,
         peers: file_copies(),
         rounds: 5,
         notes: &[],

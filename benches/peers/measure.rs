@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::cases::Task;
+use crate::cases::{PreviousCopy, Task};
 use crate::interrupt;
 use crate::left_out::LeftOut;
 use crate::peer::{FIO, Peer};
@@ -28,6 +29,9 @@ pub struct PreparedTask<'a> {
     /// SHA-256 of the source, to compare with the output of a pipe. None if no command writes to one.
     pub digest: Option<String>,
 }
+
+/// RECENTCY_MIN in fs/ext4/ialloc.c, and some time for the sync.
+const DELETED_INODES_ARE_AVOIDED: Duration = Duration::from_secs(65);
 
 /// What a timed run took, all copies together.
 pub struct Run {
@@ -123,15 +127,40 @@ impl PreparedTask<'_> {
         (1..=self.task.copies).try_for_each(|i| source::compare(&self.source, &copy.join(i.to_string())))
     }
 
-    /// Deletes the previous copy, or makes the one that must exist, syncs the filesystem, and brings the source's pages into the task's state.
+    /// The copies that are deleted later.
+    fn old_copies(&self) -> PathBuf {
+        self.dir.join("old")
+    }
+
+    /// Call this after each round.
+    pub fn end_round(&self) -> Result<()> {
+        if self.task.previous == PreviousCopy::DeletedLater {
+            fs::remove_dir_all(self.old_copies())?;
+            dio_cp::sys::sync_filesystem(&File::open(&self.dir)?)?;
+            std::thread::sleep(DELETED_INODES_ARE_AVOIDED);
+        }
+        Ok(())
+    }
+
+    /// Deals with the previous copy, syncs the filesystem, and brings the source's pages into the task's state.
     fn prepare(&self) -> Result<()> {
         let copy = self.copy_path();
-        if self.task.copied_before {
-            if !copy.exists() {
-                tools::run("cp", [Path::new("-a"), &self.source, &copy])?;
+        match self.task.previous {
+            PreviousCopy::Deleted => {
+                let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
             }
-        } else {
-            let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
+            PreviousCopy::DeletedLater => {
+                fs::create_dir_all(self.old_copies())?;
+                if copy.exists() {
+                    let number = fs::read_dir(self.old_copies())?.count();
+                    fs::rename(&copy, self.old_copies().join(number.to_string()))?;
+                }
+            }
+            PreviousCopy::Kept => {
+                if !copy.exists() {
+                    tools::run("cp", [Path::new("-a"), &self.source, &copy])?;
+                }
+            }
         }
         if self.task.copies > 1 {
             fs::create_dir(&copy)?;

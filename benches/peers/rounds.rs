@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::cases::Task;
+use crate::cases::{PreviousCopy, Task};
 use crate::common::web::Nginx;
 use crate::interrupt;
 use crate::left_out::LeftOut;
@@ -52,6 +52,7 @@ pub fn measure(task: &Task, scale: u64, rounds: usize, date: &str) -> Result<Cas
         for turn in turns {
             turn.runs.push(prepared.run(turn.peer)?);
         }
+        prepared.end_round()?;
     }
     for note in series.iter().flat_map(|series| &series.effects.notes) {
         if !notes.contains(note) {
@@ -81,6 +82,7 @@ fn space(task: &Task, bytes: u64) -> u64 {
         // The source is elsewhere.
         Content::InMemory => bytes,
         // Small files need more space than their bytes, and their inodes and names need some.
+        Content::SystemTree if task.previous == PreviousCopy::DeletedLater => 2 * bytes * (1 + task.peers.len() as u64),
         Content::SystemTree => 4 * bytes,
         _ => 2 * bytes * task.copies,
     }
@@ -99,6 +101,7 @@ fn rehearse<'a>(prepared: &PreparedTask<'a>, notes: &mut Vec<String>) -> Result<
         }
         interrupt::check()?;
     }
+    prepared.end_round()?;
     Ok(series)
 }
 

@@ -1,6 +1,6 @@
 //! The cases of directories, of clones, and of commands whose output is copied.
 
-use crate::cases::{Task, cold};
+use crate::cases::{PreviousCopy, Task, cold};
 use crate::peer::{Peer, cp, peer, xcp};
 use crate::place::Storage;
 use crate::source::{CacheState, Content};
@@ -12,6 +12,9 @@ const GIB: u64 = 1 << 30;
 const CACHES_DROPPED: &str =
     "cold: before each run, /proc/sys/vm/drop_caches empties the page cache and the caches of names and inodes";
 const SYNC_OF_TREE: &str = "`sync -f` waits until the whole filesystem of the copy is on the medium";
+const DELETED_LATER: &str = "the copies are deleted at the end of a round, and the next one begins a minute later: in the \
+                             minute after many files were deleted, ext4 spends most of the time in a search for inodes that \
+                             are not among them";
 
 /// All of them, in the order of the tables.
 pub fn all() -> Vec<Task> {
@@ -31,7 +34,12 @@ pub fn all() -> Vec<Task> {
         ..cold(name, title, GIB)
     };
     vec![
-        Task { peers: small_files(), ..tree("tree", "{size} of small files, cold, a tree", Storage::Disk) },
+        Task {
+            peers: small_files(),
+            previous: PreviousCopy::DeletedLater,
+            notes: &[CACHES_DROPPED, SYNC_OF_TREE, DELETED_LATER],
+            ..tree("tree", "{size} of small files, cold, a tree", Storage::Disk)
+        },
         Task {
             content: Content::LargeFiles,
             peers: large_files(),
@@ -40,7 +48,7 @@ pub fn all() -> Vec<Task> {
         },
         Task {
             state: CacheState::Hot,
-            copied_before: true,
+            previous: PreviousCopy::Kept,
             peers: unchanged(),
             notes: &[
                 "the copy exists already and nothing has changed; names and inodes are cached",

@@ -53,7 +53,12 @@ pub struct Body {
 }
 
 impl Body {
-    pub fn new(reader: BodyReader<'static>, framing: Framing, monitor: Arc<ConnectionMonitor>, exclusive: bool) -> Self {
+    pub fn new(
+        reader: BodyReader<'static>,
+        framing: Framing,
+        monitor: Arc<ConnectionMonitor>,
+        exclusive: bool,
+    ) -> Self {
         let remaining = if let Framing::Length(length) = framing { Some(length) } else { None };
         Self { reader, framing, remaining, monitor, exclusive }
     }
