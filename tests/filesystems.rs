@@ -106,7 +106,7 @@ fn a_compressed_source_is_reported_as_buffered_and_leaves_no_cached_page() {
     let bytes = vec![b'x'; 5_000_001];
     write(&src, &bytes);
     make_cold(&src);
-    assert_eq!(cached_pages(&src), 0, "DBG make_cold");
+    assert_eq!(cached_pages(&src), 0);
     let stderr = copies([&src, &dst]);
     same(&dst, &bytes);
     assert!(stderr.contains("compressed"), "{stderr}");

@@ -337,7 +337,14 @@ pub fn can_count_pages() -> bool {
 pub fn make_cold(path: &Path) {
     let file = File::open(path).unwrap();
     let _ = file.sync_all(); // fails on squashfs, which is read-only
-    dio_cp::sys::advise(&file, 0, 0, 4).unwrap(); // POSIX_FADV_DONTNEED
+    // The kernel skips pages that it is using at that moment.
+    for _ in 0..20 {
+        dio_cp::sys::advise(&file, 0, 0, 4).unwrap(); // POSIX_FADV_DONTNEED
+        if dio_cp::sys::cached_pages(&file, 0, 0).map_or(true, |pages| pages == 0) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Reads the whole file, so that its pages are cached.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::FileIo;
 use crate::direct::file_ops::PageRange;
@@ -11,6 +12,10 @@ use crate::direct::{DirectPolicy, Refused};
 
 /// If a part of a range is cached already, the range is searched for uncached parts in steps of this many bytes.
 const SEARCH_STEP: u64 = 64 << 10;
+
+/// How often, and how long after one another, to evict pages that the kernel did not evict.
+const MAX_EVICTIONS: u32 = 5;
+const EVICTION_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The bytes of a transfer that the caller wants.
 #[derive(Clone, Copy)]
@@ -83,8 +88,16 @@ impl FileIo {
     /// Call this after the last read. Two neighboring reads can each count the other's pages as cached before, and then
     /// leave them. If no page was cached before the first read, this evicts all pages of the file.
     pub fn finish_reading(&self) -> io::Result<()> {
-        if self.cache_was_empty.get() == Some(&true) && self.uncached_bytes.load(Ordering::Relaxed) > 0 {
+        if self.cache_was_empty.get() != Some(&true) || self.uncached_bytes.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        for _ in 0..MAX_EVICTIONS {
             self.evict(PageRange::WHOLE_FILE)?;
+            if self.ops.cached_pages(0, 0).map_or(true, |pages| pages == 0) {
+                break;
+            }
+            // The kernel skips pages that it is using at that moment.
+            std::thread::sleep(EVICTION_INTERVAL);
         }
         Ok(())
     }
