@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Stdio;
+use std::time::Duration;
 
 use common::*;
 
@@ -224,6 +225,33 @@ fn a_fifo_replaces_a_file_at_once() {
     assert!(calls.contains("rename") && !calls.contains("\"name\", 0) = 0\n"), "{calls}");
     assert_eq!(tool("stat", ["-c".as_ref(), "%F".as_ref(), scratch.path("dst/name").as_os_str()]).trim(), "fifo");
     assert_eq!(names(&scratch.path("dst")), ["name"]);
+}
+
+#[test]
+fn no_clobber_leaves_alone_what_another_process_creates_during_the_copy() {
+    needs_root_and!("strace");
+    for (options, kept) in [("-rnT", true), ("-rT", false)] {
+        let scratch = Scratch::new();
+        let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+        fs::create_dir(&src).unwrap();
+        fs::write(src.join("file"), "new").unwrap();
+        symlink("new", src.join("link")).unwrap();
+        // Names are given with linkat(2), in the child process, too.
+        let mut copy = std::process::Command::new("strace");
+        copy.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=1000000"]);
+        copy.args([env!("CARGO_BIN_EXE_dio-cp"), options]).args([&src, &dst]).stderr(Stdio::piped());
+        let child = copy.spawn().unwrap();
+        wait_until("the directory is made", || dst.exists());
+        std::thread::sleep(Duration::from_millis(300));
+        fs::write(dst.join("file"), "other").unwrap();
+        symlink("other", dst.join("link")).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let expected = if kept { "other" } else { "new" };
+        assert_eq!(fs::read_to_string(dst.join("file")).unwrap(), expected, "{options}");
+        assert_eq!(fs::read_link(dst.join("link")).unwrap().to_str(), Some(expected), "{options}");
+        assert_eq!(names(&dst), ["file", "link"]);
+    }
 }
 
 /// Copies a tree of a directory with a file, while system calls fail as `inject` says.
