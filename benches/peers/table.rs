@@ -31,25 +31,32 @@ pub const CHART_CASES: [&str; 23] = [
 ];
 
 /// The columns of the README's table: their titles, and the prefixes of the peers' names. The fastest peer is shown.
-const README_COLUMNS: [(&str, &[&str]); 3] = [
-    ("dd, direct I/O, best block size", &["dd 1M", "dd 4M", "dd 16M"]),
+const README_COLUMNS: [(&str, &[&str]); 6] = [
+    ("dd, direct I/O", &["dd 1M", "dd 4M", "dd 16M"]),
     ("cp, or cat with pipes", &["cp ", "cat "]),
-    ("curl -o", &["curl -o"]),
+    ("xcp", &["xcp "]),
+    ("rsync", &["rsync "]),
+    ("nocache cp", &["nocache "]),
+    ("curl", &["curl -o"]),
 ];
 
 /// The cases of the README's table, and their titles in it.
-const README_CASES: [(&str, &str); 6] = [
+const README_CASES: [(&str, &str); 10] = [
     ("file-1g", "1 GiB file"),
     ("file-8g", "8 GiB file"),
     ("pipe-in", "2 GiB from a pipe"),
     ("pipe-out", "2 GiB into a pipe"),
     ("zram-1g", "1 GiB file, disk at memory speed"),
     ("url", "2 GiB download"),
+    ("tree", "directory, 46,000 files"),
+    ("tree-large", "directory, 8 files of 200 MiB"),
+    ("tree-unchanged", "directory, nothing has changed"),
+    ("tree-clone-btrfs", "directory, 46,000 files, cloned on btrfs"),
 ];
 
 /// The cases that have another row in the README's table, about the page cache.
 const README_CACHE_CASES: [(&str, &str); 2] =
-    [("file-1g", "page cache filled by a 1 GiB copy"), ("url", "page cache filled by a 2 GiB download")];
+    [("file-1g", "page cache filled by the 1 GiB file"), ("url", "page cache filled by the download")];
 
 /// A size in the largest unit that is not larger than it.
 pub fn size(bytes: u64) -> String {
