@@ -12,7 +12,7 @@
 //! ```
 //!
 //! ```text
-//! cases, tree_cases, peer  what is measured, and with which commands
+//! cases, *_cases, peer     what is measured, and with which commands
 //! place, source, tree      on which storage, and which files are copied with which pages cached
 //! rounds                   measures a case: its commands in turn
 //! measure, side_effects    one run: its time, and what it costs other programs
@@ -42,6 +42,7 @@ mod results;
 mod rounds;
 mod side_effects;
 mod source;
+mod static_cases;
 mod statistics;
 mod table;
 mod tools;
@@ -72,7 +73,7 @@ fn main() -> Result<()> {
         _ => {}
     }
     let (options, names): (Vec<&str>, Vec<&str>) = args.iter().map(String::as_str).partition(|a| a.starts_with('-'));
-    let tasks: Vec<_> = cases::all().into_iter().chain(tree_cases::all()).collect();
+    let tasks: Vec<_> = cases::all().into_iter().chain(tree_cases::all()).chain(static_cases::all()).collect();
     let order: Vec<&str> = tasks.iter().map(|task| task.name).chain([NEIGHBOURS]).collect();
     if options.iter().any(|option| *option != "--readme") || names.iter().any(|name| !order.contains(name)) {
         println!("usage: cargo bench -- [--readme] [CASE…], --redraw or install-peers; cases: {}", order.join(" "));

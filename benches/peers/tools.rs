@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::peer::Peer;
 
+/// The static binary, as a tool.
+pub const STATIC: &str = "dio-cp-static";
+
 /// Where the tool is: in PATH, or where [`install`] puts it.
 pub fn find(tool: &str) -> Option<PathBuf> {
     let installed = install_dir().join("bin");
@@ -15,6 +18,10 @@ pub fn find(tool: &str) -> Option<PathBuf> {
         // The second path is that of Debian's package.
         let paths = [installed.join("dd"), "/usr/lib/cargo/bin/coreutils/dd".into()];
         return paths.into_iter().find(|path| path.is_file());
+    }
+    if tool == STATIC {
+        let target = format!("{}-unknown-linux-musl/release/dio-cp", std::env::consts::ARCH);
+        return Some(install_dir().with_file_name(target)).filter(|path| path.is_file());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).chain([installed]).map(|dir| dir.join(tool)).find(|path| path.is_file())
