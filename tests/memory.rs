@@ -88,6 +88,23 @@ fn a_stream_larger_than_the_limit_stays_below_it() {
     same(&dst, &content(200 << 20));
 }
 
+/// Names and inodes that the kernel caches are charged, too, so the peak is the limit. The kernel must be able to evict them.
+#[test]
+fn a_tree_larger_than_the_limit_can_be_copied() {
+    let Some(group) = LimitedCgroup::new("tree", LIMIT) else { return };
+    let scratch = Scratch::new();
+    let (src, dst) = (scratch.path("src"), scratch.path("dst"));
+    for directory in 0..20 {
+        let path = src.join(directory.to_string());
+        fs::create_dir_all(&path).unwrap();
+        (0..1000).for_each(|i| fs::write(path.join(i.to_string()), content(6000 + i)).unwrap());
+    }
+    fs::write(src.join("large"), content(100 << 20)).unwrap();
+    let output = group.dio_cp(&format!("-a {} {}", src.display(), dst.display())).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    tool("diff", ["-r", src.to_str().unwrap(), dst.to_str().unwrap()]);
+}
+
 #[test]
 fn a_copy_does_not_evict_hot_pages_of_its_cgroup() {
     if !can_count_pages() {
