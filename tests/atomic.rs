@@ -92,7 +92,7 @@ fn a_signal_that_the_parent_ignored_stays_ignored() {
     let dst = scratch.path("dst");
     // What nohup(1) does.
     let mut child = Command::new("sh")
-        .args(["-c", "trap '' HUP; exec \"$0\" - \"$1\"", env!("CARGO_BIN_EXE_dio-cp")])
+        .args(["-c", "trap '' HUP; exec \"$0\" - \"$1\"", binary()])
         .arg(&dst)
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -184,13 +184,12 @@ fn a_new_file_has_the_mode_of_the_source_masked_by_the_umask() {
         [(0o644, "022", 0o644), (0o777, "027", 0o750), (0o400, "022", 0o400), (0o4755, "0", 0o755)]
     {
         fs::set_permissions(&src, Permissions::from_mode(mode)).unwrap();
-        let line =
-            format!("umask {umask}; exec {} -q {} {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
+        let line = format!("umask {umask}; exec {} -q {} {}", binary(), src.display(), dst.display());
         tool("sh", ["-c", &line]);
         assert_eq!(fs::metadata(&dst).unwrap().mode() & 0o7777, expected, "{mode:o}");
         fs::remove_file(&dst).unwrap();
     }
-    let line = format!("umask 027; echo hello | {} -q - {}", env!("CARGO_BIN_EXE_dio-cp"), dst.display());
+    let line = format!("umask 027; echo hello | {} -q - {}", binary(), dst.display());
     tool("sh", ["-c", &line]);
     assert_eq!(fs::metadata(&dst).unwrap().mode() & 0o7777, 0o640);
 }
@@ -441,7 +440,7 @@ fn an_ignored_sigchld_does_not_affect_a_copy() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     write(&dst, b"old");
-    let line = format!("trap '' CHLD; exec {} -q {} {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
+    let line = format!("trap '' CHLD; exec {} -q {} {}", binary(), src.display(), dst.display());
     tool("bash", ["-c", &line]);
     same(&dst, &content(5000));
     assert_eq!(scratch.names(), ["dst", "src"]);

@@ -148,7 +148,7 @@ fn a_terminal_shows_a_progress_bar_and_then_the_summary_line() {
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     };
-    let dio = env!("CARGO_BIN_EXE_dio-cp");
+    let dio = binary();
     let screen = on_terminal(&format!("{dio} {} {}", src.display(), dst.display()));
     assert!(screen.contains("of 60.00 MiB") && screen.contains('%') && screen.contains("syncing"), "{screen:?}");
     assert!(screen.trim_end().ends_with("B/s"), "{screen:?}");
@@ -176,7 +176,7 @@ fn a_terminal_shows_a_progress_bar_and_then_the_summary_line() {
 fn a_copy_succeeds_with_closed_standard_error() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 9_000_001), scratch.path("dst"));
-    let line = format!("{} {} {} 2>&-", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
+    let line = format!("{} {} {} 2>&-", binary(), src.display(), dst.display());
     tool("sh", ["-c", &line]);
     same(&dst, &content(9_000_001));
 }
@@ -197,7 +197,7 @@ fn closed_standard_input_or_output_is_an_error_and_changes_no_file() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.file("src", 5000), scratch.path("dst"));
     write(&dst, b"precious");
-    let dio = env!("CARGO_BIN_EXE_dio-cp");
+    let dio = binary();
     for line in [format!("{dio} - {} <&-", dst.display()), format!("{dio} {} - >&-", src.display())] {
         let output = Command::new("sh").args(["-c", &line]).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

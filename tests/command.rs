@@ -132,7 +132,7 @@ fn a_full_disk_ends_the_command_and_everything_it_started() {
     let (dst, sleep) = (scratch.path("dst"), unique_sleep(&scratch));
     // The shell ignores SIGTERM, and a process in the background keeps running.
     let script = format!("trap '' TERM; sleep {sleep} & head -c 40M /dev/zero; sleep {sleep}");
-    let shell = format!("ulimit -f 10000; exec {} --from-command \"$0\" -- sh -c \"$1\"", env!("CARGO_BIN_EXE_dio-cp"));
+    let shell = format!("ulimit -f 10000; exec {} --from-command \"$0\" -- sh -c \"$1\"", binary());
     let output = Command::new("bash").args(["-c", &shell]).arg(&dst).arg(&script).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -328,7 +328,7 @@ fn a_command_can_ask_a_question_on_the_terminal() {
     let (dst, ready) = (scratch.path("dst"), scratch.path("ready"));
     let line = format!(
         "{} --from-command {} -- sh -c 'touch {}; read answer < /dev/tty; echo got $answer'",
-        env!("CARGO_BIN_EXE_dio-cp"),
+        binary(),
         dst.display(),
         ready.display()
     );
@@ -350,7 +350,7 @@ fn the_terminal_is_returned_when_the_command_has_ended() {
         let line = format!(
             "{} {options} --from-command {} -- sh -c 'touch {}; read answer < /dev/tty; echo got $answer'; \
              read next < /dev/tty; echo next=$next",
-            env!("CARGO_BIN_EXE_dio-cp"),
+            binary(),
             dst.display(),
             ready.display()
         );
@@ -370,7 +370,7 @@ fn ctrl_c_reaches_the_copy_and_the_command_once() {
     let (dst, ready, log) = (scratch.path("dst"), scratch.path("ready"), scratch.path("log"));
     let line = format!(
         "{} --from-command {} -- sh -c 'trap \"echo INT >> {}; exit 1\" INT; touch {}; while :; do sleep 0.01; done'",
-        env!("CARGO_BIN_EXE_dio-cp"),
+        binary(),
         dst.display(),
         log.display(),
         ready.display()

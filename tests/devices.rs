@@ -169,7 +169,7 @@ fn on_a_terminal_a_copy_to_a_device_asks_once() {
     let scratch = Scratch::new();
     let src = scratch.file("src", 5000);
     let disk = Loop::new(&scratch, SIZE as u64, 512);
-    let line = format!("{} {} {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), disk.name());
+    let line = format!("{} {} {}", binary(), src.display(), disk.name());
     for (answer, status, first_byte) in [("n\n", 1, 0), ("\n", 1, 0), ("y\n", 0, content(5000)[0])] {
         let mut command = Command::new("script");
         command.args(["-qec", &line, "/dev/null"]).stdout(Stdio::piped());

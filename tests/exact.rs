@@ -160,7 +160,7 @@ fn a_file_as_standard_input_that_cannot_be_reopened_is_read_uncached() {
     fs::set_permissions(&src, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     make_cold(&src);
     let binary = Path::new("/dev/shm").join(format!("dio-cp-{}", std::process::id()));
-    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    fs::copy(common::binary(), &binary).unwrap();
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let run = |direct: &str| {
         let mut command = Command::new("setpriv");
@@ -203,7 +203,7 @@ fn offsets_above_4_gib_are_copied_exactly() {
     }
     assert!(allocated(&dst) < 1 << 20);
     // The same through a pipe, where the holes are zeros.
-    let command = format!("{} -q {} - | cmp - {}", env!("CARGO_BIN_EXE_dio-cp"), src.display(), dst.display());
+    let command = format!("{} -q {} - | cmp - {}", binary(), src.display(), dst.display());
     tool("sh", ["-c", &command]);
 }
 

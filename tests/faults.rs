@@ -97,7 +97,7 @@ fn a_file_size_limit_is_an_error_and_leaves_the_destination_unchanged() {
             for pipe in [false, true] {
                 write(&dst, b"old");
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--fsize={limit}")).arg(env!("CARGO_BIN_EXE_dio-cp"));
+                command.arg(format!("--fsize={limit}")).arg(binary());
                 command.args(["--direct", direct]).arg(if pipe { Path::new("-") } else { &src }).arg(&dst);
                 let output = feed(command, &content(9_000_001), 1 << 20);
                 let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -109,7 +109,7 @@ fn a_file_size_limit_is_an_error_and_leaves_the_destination_unchanged() {
         }
     }
     let mut command = Command::new("prlimit");
-    command.arg("--fsize=9003008").arg(env!("CARGO_BIN_EXE_dio-cp")).arg(&src).arg(&dst);
+    command.arg("--fsize=9003008").arg(binary()).arg(&src).arg(&dst);
     assert!(command.output().unwrap().status.success());
     same(&dst, &content(9_000_001));
 }
@@ -213,7 +213,7 @@ fn a_stream_reserves_little_space_ahead() {
 fn under_refusal(inject: &str, args: &[&OsStr]) -> std::process::Output {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
-    strace.arg(env!("CARGO_BIN_EXE_dio-cp")).args(args).output().unwrap()
+    strace.arg(binary()).args(args).output().unwrap()
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn pages_that_mincore_does_not_report_on_overlayfs_are_not_read_from_the_cache()
     make_cold(&lower);
     // The capability lets the other user reach the target directory, which may be closed to others.
     let caps = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
-    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_dio-cp")];
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", binary()];
     let run = |args: &[&str]| {
         let output = Command::new("setpriv").args(caps).args(nobody).args(args).output().unwrap();
         (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default())

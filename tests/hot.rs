@@ -166,7 +166,7 @@ fn a_source_whose_cached_pages_cannot_be_counted_is_read_with_direct_io() {
     make_hot(&src);
     // Another user may not reach the target directory, so the binary is copied.
     let binary = std::env::temp_dir().join(format!("dio-cp-hot-{}", std::process::id()));
-    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    fs::copy(common::binary(), &binary).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary).args(["-v", "-", "-"]);
     let output = command.stdin(File::open(&src).unwrap()).output().unwrap();

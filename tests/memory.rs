@@ -47,7 +47,7 @@ impl LimitedCgroup {
 
     /// `dio-cp` with these arguments, in the cgroup.
     fn dio_cp(&self, args: &str) -> Command {
-        self.sh(&format!("{} {args}", env!("CARGO_BIN_EXE_dio-cp")))
+        self.sh(&format!("{} {args}", binary()))
     }
 
     /// The peak of the charged bytes.
@@ -131,8 +131,8 @@ fn a_copy_does_not_evict_hot_pages_of_its_cgroup() {
         }
         assert_eq!(left.last(), Some(&(200 << 8)), "{command}: {left:?}");
     };
-    keeps_hot_pages(env!("CARGO_BIN_EXE_dio-cp"));
-    keeps_hot_pages(&format!("{} --idle", env!("CARGO_BIN_EXE_dio-cp")));
+    keeps_hot_pages(binary());
+    keeps_hot_pages(&format!("{} --idle", binary()));
     // cp evicts them, which shows that the test can fail.
     let left = hot_pages_after("cp");
     assert!(left < 20 << 8, "cp left {left} pages");
@@ -147,7 +147,7 @@ fn the_process_uses_less_than_24_mib_for_any_size() {
     let dst = scratch.path("dst");
     let peak = |src: &Path| {
         let mut command = Command::new("time");
-        command.args(["-f", "%M", env!("CARGO_BIN_EXE_dio-cp"), "-q"]).arg(src).arg(&dst);
+        command.args(["-f", "%M", binary(), "-q"]).arg(src).arg(&dst);
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{stderr}");

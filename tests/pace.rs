@@ -45,7 +45,7 @@ fn strace(trace: &Path) -> Command {
     let mut command = Command::new("strace");
     // At this rate there is one worker, which is the main thread, so -f is not needed.
     command.args(["-ttt", "-y", "-e", "trace=read,pread64,pwrite64,write", "-o"]).arg(trace);
-    command.arg(env!("CARGO_BIN_EXE_dio-cp"));
+    command.arg(binary());
     command
 }
 
@@ -197,7 +197,7 @@ fn an_idle_copy_yields_while_another_process_reads_and_then_speeds_up() {
     let (src, dst, trace) = (mount.path("src"), mount.path("dst"), scratch.path("trace"));
     let stop = AtomicBool::new(false);
     let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-e", "trace=pread64,pwrite64", "-o"]).arg(&trace).arg(env!("CARGO_BIN_EXE_dio-cp"));
+    command.args(["-f", "-y", "-e", "trace=pread64,pwrite64", "-o"]).arg(&trace).arg(binary());
     // The rate limit makes the copy last long enough. -b sets the block size that it uses while it does not yield.
     command.args(["--idle", "-v", "--rate-limit", "13M", "-b", "1M"]).args([&src, &dst]);
     let output = std::thread::scope(|scope| {
@@ -234,7 +234,7 @@ fn an_idle_copy_ends_with_any_options_while_another_process_reads() {
         // A copy that hangs must not hang the tests.
         let copy = |args: &[&str], destination: &Path| {
             let mut command = Command::new("timeout");
-            command.arg("60").arg(env!("CARGO_BIN_EXE_dio-cp")).arg("--idle").args(args).arg(&src).arg(destination);
+            command.arg("60").arg(binary()).arg("--idle").args(args).arg(&src).arg(destination);
             command.output().unwrap()
         };
         let results = [
@@ -303,7 +303,7 @@ fn a_tebibyte_of_holes_costs_few_system_calls() {
     let pieces: Vec<(u64, usize)> = (0..64).map(|i| (((i * 16) << 30) + (3 << 20), 1 << 20)).collect();
     sparse(&src, 1 << 40, &pieces);
     let mut command = Command::new("strace");
-    command.args(["-f", "-o"]).arg(&trace).args(["-e", "trace=all"]).arg(env!("CARGO_BIN_EXE_dio-cp"));
+    command.args(["-f", "-o"]).arg(&trace).args(["-e", "trace=all"]).arg(binary());
     let output = command.args(["--json"]).args([&src, &dst]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

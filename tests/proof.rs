@@ -136,7 +136,7 @@ fn verify_succeeds_for_correct_copies() {
 fn verify_with_flipped_bit(disk: &Loop, args: &[&str], bytes: &[u8], offset: usize) -> (Option<i32>, String) {
     let child = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_exit=3000000:when=1"])
-        .arg(env!("CARGO_BIN_EXE_dio-cp"))
+        .arg(binary())
         .arg("--verify")
         .args(args)
         .stdin(Stdio::null())
@@ -248,8 +248,7 @@ fn reports_are_not_mixed_with_the_copied_data() {
         }
         // Without standard output for the report, the command fails before it copies.
         let dst = scratch.path("dst");
-        let line =
-            format!("{} {} {} {} >&-", env!("CARGO_BIN_EXE_dio-cp"), args.join(" "), src.display(), dst.display());
+        let line = format!("{} {} {} {} >&-", binary(), args.join(" "), src.display(), dst.display());
         let output = Command::new("sh").args(["-c", &line]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(!dst.exists());
@@ -263,7 +262,7 @@ fn check_cache_does_not_change_the_position_of_standard_input() {
     let disk = Loop::new(&scratch, 24 << 20, 512);
     copies(["-f", scratch.file("src", 24 << 20).to_str().unwrap(), disk.name()]);
     let binary = Path::new("/dev/shm").join(format!("dio-cp-proof-{}", std::process::id()));
-    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    fs::copy(common::binary(), &binary).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
     let input = fs::File::open(&disk.device).unwrap();

@@ -100,7 +100,7 @@ fn pages_that_the_kernel_does_not_report_are_unknown() {
     let (file, binary) = (dir.join("file"), dir.join("dio-cp"));
     write(&file, &content(100_000));
     make_cold(&file);
-    fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+    fs::copy(common::binary(), &binary).unwrap();
     let nobody = |program: &Path, args: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(args).arg(&file);
@@ -195,7 +195,7 @@ fn pages_are_counted_by_the_cgroup_that_is_charged() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
         let binary = Path::new("/dev/shm").join(format!("dio-cp-cgroups-{}", std::process::id()));
-        fs::copy(env!("CARGO_BIN_EXE_dio-cp"), &binary).unwrap();
+        fs::copy(common::binary(), &binary).unwrap();
         let output = command.arg(&binary).args(["--residency", "--cgroups", "/dev/shm"]).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         fs::remove_file(&binary).unwrap();
@@ -261,7 +261,7 @@ fn the_residency_json_has_the_fields_that_the_man_page_describes() {
         assert!(section.contains(&field.replace('-', "\\-")), "{field}");
     }
     // A closed output pipe ends it without a message.
-    let line = format!("{} --residency -v /usr/lib /usr/share | head -n 1", env!("CARGO_BIN_EXE_dio-cp"));
+    let line = format!("{} --residency -v /usr/lib /usr/share | head -n 1", binary());
     let output = Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stderr).contains("Broken pipe"));
 }

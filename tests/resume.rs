@@ -309,7 +309,7 @@ fn after_a_failed_sync_nothing_is_kept() {
         let (log, inject) = (scratch.path("log"), format!("inject={inject}"));
         let args = ["-f", "-o", log.to_str().unwrap(), "-e", "trace=fsync,fdatasync", "-e", &inject];
         let mut command = std::process::Command::new("strace");
-        command.args(args).arg(env!("CARGO_BIN_EXE_dio-cp")).args(["--resume", "-b", block, "--queue-depth", "1"]);
+        command.args(args).arg(binary()).args(["--resume", "-b", block, "--queue-depth", "1"]);
         let output = command.args([&src, &dst]).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(fs::read_to_string(&log).unwrap().contains("INJECTED"), "the fault did not happen: {stderr}");

@@ -559,7 +559,7 @@ fn a_silent_server_is_retried_after_the_timeout() {
 #[test]
 fn a_slow_reader_does_not_cause_a_timeout() {
     let server = Server::of(content(LEN), |_| None);
-    let line = format!("{} {} - --timeout 1 | (sleep 3; cat) | wc -c", env!("CARGO_BIN_EXE_dio-cp"), server.url("/f"));
+    let line = format!("{} {} - --timeout 1 | (sleep 3; cat) | wc -c", binary(), server.url("/f"));
     assert_eq!(tool("sh", ["-c", &line]).trim(), LEN.to_string());
     assert_eq!(server.requests().len(), 1);
 }

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -95,9 +96,17 @@ pub fn write(path: &Path, bytes: &[u8]) {
     file.sync_all().unwrap();
 }
 
+/// The path of the `dio-cp` that is tested: the one that Cargo has built, or the one that DIO_CP_BINARY names, such as a
+/// release build.
+pub fn binary() -> &'static str {
+    static BINARY: LazyLock<String> =
+        LazyLock::new(|| std::env::var("DIO_CP_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dio-cp").to_string()));
+    &BINARY
+}
+
 /// The command `dio-cp`, without standard input and without the user's proxies, credentials and certificates.
 pub fn dio_cp() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dio-cp"));
+    let mut command = Command::new(binary());
     web::alone(&mut command).stdin(Stdio::null());
     command
 }
