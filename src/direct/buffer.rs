@@ -7,6 +7,22 @@ use crate::sys::AnonymousMapping;
 
 /// A page-aligned buffer, which is suitable for every direct transfer. From 2 MiB on, the buffer uses huge pages if the
 /// kernel has some: for a 4 MiB transfer, the kernel then pins two pages instead of a thousand.
+///
+/// It is a slice of bytes. [`DirectReader::read_block`](super::DirectReader::read_block) fills it, and
+/// [`DirectWriter::write_at`](super::DirectWriter::write_at) writes it without copying the bytes first. The next call may
+/// reuse it.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let mut buffer = dio_cp::AlignedBuffer::new(100_000)?;
+/// assert!(buffer.len() >= 100_000); // whole pages
+/// buffer[..5].copy_from_slice(b"hello");
+///
+/// let alignment = dio_cp::Alignment::probe(&std::fs::File::open("Cargo.toml")?)?;
+/// assert!(alignment.is_none_or(|alignment| alignment.is_address_aligned(&buffer)));
+/// # Ok(())
+/// # }
+/// ```
 pub struct AlignedBuffer(AnonymousMapping);
 
 impl AlignedBuffer {

@@ -35,6 +35,12 @@ use crate::sys;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Threads and asynchronous programs
+///
+/// The reader is `Send` and `Sync`. Every call blocks until the device has done its work. From asynchronous code, use
+/// it on a blocking thread: with tokio, move the reader (in an `Arc`, if several tasks read) and the buffer into
+/// `spawn_blocking`, and return the buffer from there.
 pub struct DirectReader {
     io: FileIo,
 }

@@ -56,6 +56,34 @@ const BUFFER_SIZE: usize = 4 << 20;
 /// # }
 /// ```
 ///
+/// With `write_at`, threads write their parts in any order:
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/doctest");
+/// # std::fs::create_dir_all(&dir)?;
+/// # let path = dir.join(format!("parts-{}.img", std::process::id()));
+/// use dio_cp::{AlignedBuffer, DirectWriter};
+///
+/// let writer = DirectWriter::create(&path)?;
+/// std::thread::scope(|scope| {
+///     let parts = [1, 2, 3].map(|part: u8| {
+///         let writer = &writer;
+///         scope.spawn(move || {
+///             let mut buffer = AlignedBuffer::new(1 << 20)?; // aligned, so it is not copied
+///             buffer.fill(part);
+///             writer.write_at(&buffer, u64::from(part - 1) << 20)
+///         })
+///     });
+///     parts.into_iter().try_for_each(|part| part.join().expect("no panic"))
+/// })?;
+/// writer.finish()?;
+///
+/// assert_eq!(std::fs::metadata(&path)?.len(), 3 << 20);
+/// # std::fs::remove_file(&path)
+/// # }
+/// ```
+///
 /// # Alignment
 ///
 /// The writer probes the alignment that the file or device requires ([`Alignment::probe`]), and every direct transfer
@@ -90,7 +118,8 @@ const BUFFER_SIZE: usize = 4 << 20;
 /// # Threads and asynchronous programs
 ///
 /// The writer is `Send` and `Sync`. Every call blocks until the device has done its work. From asynchronous code, use
-/// it on a blocking thread, such as one of tokio's `spawn_blocking`.
+/// it on a blocking thread: with tokio, receive the data asynchronously, and pass them through a bounded channel to one
+/// `spawn_blocking` task that owns the writer, calls `write_all` for each chunk, and `finish` at the end.
 #[must_use = "without finish() the end of the data is lost"]
 pub struct DirectWriter {
     io: FileIo,
