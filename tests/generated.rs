@@ -93,7 +93,8 @@ fn the_manual_and_the_readme_name_no_option_that_does_not_exist() {
     let manual: Vec<&str> = sections.iter().flat_map(|section| [section.text, &terms(section)].concat()).collect();
     // Options of cargo and of other tools.
     let others =
-        ["--release", "--path", "--bench", "--readme", "--test", "--no-default-features", "--open"].map(str::to_string);
+        ["--release", "--path", "--bench", "--readme", "--test", "--no-default-features", "--open", "--locked"]
+            .map(str::to_string);
     let known: BTreeSet<String> = known_options().into_iter().chain(others).collect();
     for text in [manual.join(" "), readme()] {
         let unknown: Vec<String> = options_in(&text).difference(&known).cloned().collect();
@@ -112,6 +113,22 @@ fn the_commands_in_the_readme_are_examples_of_the_manual() {
         let command = line.split("  #").next().unwrap().trim();
         assert!(EXAMPLES.iter().any(|(example, _)| *example == command), "{command} is not an example of the manual");
     }
+}
+
+#[test]
+fn the_readme_and_the_changelog_name_the_current_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let readme = readme();
+    let downloads: Vec<&str> =
+        readme.split_whitespace().filter(|word| word.ends_with(".deb") || word.ends_with(".tar.gz")).collect();
+    assert_eq!(downloads.len(), 4, "{downloads:?}");
+    for name in downloads {
+        let rest = name.trim_start_matches("./").trim_start_matches("dio-cp").trim_start_matches(['_', '-']);
+        assert!(rest.strip_prefix(version).is_some_and(|rest| rest.starts_with('-')), "{name}");
+    }
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let latest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(latest == "## Unreleased" || latest.starts_with(&format!("## {version} - ")), "{latest}");
 }
 
 #[test]
