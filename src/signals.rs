@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dio_cp::output::ProgressDisplay;
-use dio_cp::{Cleanup, sys};
+use dio_cp::{Cleanup, Event, Observer, sys};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
@@ -19,13 +19,15 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Starts a thread that watches for signals. SIGUSR1 prints a progress line. Signals that are ignored already, as by
 /// nohup(1), stay ignored. The command whose output is copied gets the same signals, because a terminal does not send them
-/// to its process group.
+/// to its process group. Where no thread can be started, a signal ends the program at once, and the user is told so.
 pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>, runs_command: bool) -> io::Result<()> {
     let stop = if runs_command { Some(SIGTSTP) } else { None };
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().chain(stop);
     let watched = signals.filter(|signal| !sys::signal_ignored(*signal));
-    let mut signals = Signals::new(watched)?;
+    let (hand_over, handed_over) = mpsc::channel::<Signals>();
+    let notices = display.clone();
     let watch = move || {
+        let Ok(mut signals) = handed_over.recv() else { return };
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 let display = display.clone();
@@ -50,8 +52,13 @@ pub fn watch(display: Arc<ProgressDisplay>, cleanup: Arc<Cleanup>, runs_command:
             std::process::exit(128 + signal);
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(watch)?;
-    Ok(())
+    // The thread comes first: once the handlers are installed, a signal no longer ends the program by itself.
+    if let Err(e) = std::thread::Builder::new().name("signals".into()).spawn(watch) {
+        let why = format!("a signal will end this copy without cleaning up: no thread can be started ({e})");
+        notices.event(Event::Notice(&why));
+        return Ok(());
+    }
+    hand_over.send(Signals::new(watched)?).map_err(io::Error::other)
 }
 
 fn print_end(display: &ProgressDisplay, signal: i32, destination_state: Option<String>) {
