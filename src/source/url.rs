@@ -13,6 +13,7 @@
 //!     proxy          http_proxy, https_proxy, all_proxy, no_proxy
 //!     certificates   which certificates are trusted
 //!     transport      TCP, proxies, and the monitor of a connection
+//!       resolver       name lookups with a time limit
 //!       tls            TLS
 //!   response       the status and headers of a response
 //!     body           the bytes of a response, and how their end is known
@@ -29,6 +30,7 @@ mod failure;
 mod name;
 mod probe;
 mod proxy;
+mod resolver;
 mod response;
 mod retry;
 mod tls;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector, Transport,
 };
 use ureq::{Agent, Error, Timeout};
 
+use super::resolver::LimitedResolver;
 use super::tls::TlsConnector;
 
 /// How long to wait for the server to close the connection after the response, if it was asked to.
@@ -90,7 +90,7 @@ pub fn agent(
     let monitored = MonitorConnector { forward: forward.clone(), monitor };
     let tcp =
         ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
-    let resolver = ProxyResolver { proxy: forward.map(|forward| forward.address), inner: DefaultResolver::default() };
+    let resolver = LimitedResolver { proxy: forward.map(|forward| forward.address) };
     match tls {
         Some(tls) => Agent::with_parts(config, tcp.chain(TlsConnector(tls)).chain(monitored), resolver),
         None => Agent::with_parts(config, tcp.chain(monitored), resolver),
@@ -104,19 +104,6 @@ pub struct ForwardProxy {
     pub address: Uri,
     /// The value of Proxy-Authorization.
     pub authorization: Option<String>,
-}
-
-/// Resolves the proxy's name instead of the server's.
-#[derive(Debug)]
-struct ProxyResolver {
-    proxy: Option<Uri>,
-    inner: DefaultResolver,
-}
-
-impl Resolver for ProxyResolver {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        self.inner.resolve(self.proxy.as_ref().unwrap_or(uri), config, timeout)
-    }
 }
 
 /// The last link in the chain of connectors.
