@@ -139,7 +139,8 @@ impl Finished<'_> {
         notes.append(&mut self.written.notes);
         notes.extend(self.verification.gap.clone());
         if let Some(pages) = written.cached_pages.filter(|pages| *pages > 0) {
-            notes.push(format!("{pages} pages of {} are in the page cache", quoted(destination)));
+            let (unit, verb) = if pages == 1 { ("page", "is") } else { ("pages", "are") };
+            notes.push(format!("{pages} {unit} of {} {verb} in the page cache", quoted(destination)));
         }
         notes
     }
