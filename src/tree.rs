@@ -104,6 +104,8 @@ struct Tree<'a> {
     cloned: Flag,
     /// One large file at a time.
     large: Mutex<()>,
+    /// What an open directory has can be reached by a path, through /proc.
+    has_proc: bool,
     /// Files can be created without a name, and get one by linkat(2).
     can_be_unnamed: bool,
     /// Device and inode number of the directories that trees are copied to, so that the walk does not copy the copy.
@@ -163,6 +165,7 @@ impl<'a> Tree<'a> {
         for glob in &job.exclude {
             exclude.add_line(None, glob).map_err(|e| Error::usage(format!("--exclude {glob}: {e}")))?;
         }
+        let has_proc = Path::new("/proc/self/fd").exists();
         let list = job.file.checksum.as_ref().and_then(|checksum| Some((checksum.list.as_ref()?, checksum.algorithm)));
         Ok(Self {
             job,
@@ -183,7 +186,8 @@ impl<'a> Tree<'a> {
             workers: usize::try_from(max_open_files / 64).unwrap_or(WORKERS).clamp(1, WORKERS),
             cloned: Flag::default(),
             large: Mutex::default(),
-            can_be_unnamed: sys::can_link_unnamed() && Path::new("/proc/self/fd").exists(),
+            can_be_unnamed: has_proc && sys::can_link_unnamed(),
+            has_proc,
             target_roots: Mutex::default(),
             skipped: AtomicU64::new(0),
         })

@@ -100,7 +100,11 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
     let current = file.metadata().map_err(|e| Error::io("reading the owner of", name, e))?;
     // What is right already is not set again: each change costs the filesystem a transaction.
     let owner_differs = (current.uid(), current.gid()) != (metadata.uid(), metadata.gid());
-    let set_owner = || fchown(file, Some(metadata.uid()), Some(metadata.gid()));
+    let set_owner = || match fchown(file, Some(metadata.uid()), Some(metadata.gid())) {
+        // An owner that this user namespace does not know.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(io::ErrorKind::PermissionDenied.into()),
+        other => other,
+    };
     let owner_preserved = note("owner", if owner_differs { set_owner() } else { Ok(()) })?;
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 } & 0o7777;

@@ -57,10 +57,24 @@ impl EntryAttribute {
     /// link. Makes system calls only: it also runs in the child of a multithreaded process (fork(2)).
     pub(super) fn set(&self, directory: RawFd, name: &CStr, path: &CStr) -> libc::c_int {
         let (name, path) = (name.as_ptr(), path.as_ptr());
-        // SAFETY: all strings end in NUL; they, the value and the times are borrowed until the calls return.
+        // SAFETY: all strings end in NUL; they, the value and the times are borrowed until the calls return. stat is a struct of
+        // integers, for which all zeros is a valid value.
         let result = unsafe {
             match self {
-                Self::Owner(user, group) => libc::fchownat(directory, name, *user, *group, libc::AT_SYMLINK_NOFOLLOW),
+                Self::Owner(user, group) => {
+                    let flags = libc::AT_SYMLINK_NOFOLLOW;
+                    let mut stat: libc::stat = std::mem::zeroed();
+                    if libc::fstatat(directory, name, &mut stat, flags) == 0
+                        && (stat.st_uid, stat.st_gid) == (*user, *group)
+                    {
+                        return 0;
+                    }
+                    match libc::fchownat(directory, name, *user, *group, flags) {
+                        // An owner that this user namespace does not know.
+                        -1 if errno() == libc::EINVAL => return libc::EPERM,
+                        result => result,
+                    }
+                }
                 Self::Extended(attribute, Some(value)) => {
                     libc::lsetxattr(path, attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0)
                 }

@@ -137,12 +137,14 @@ impl Tree<'_> {
         self.cache.copied(&file.file);
     }
 
-    /// Gives a file a name that nothing has.
+    /// Gives a file a name that nothing had.
     fn give_name(&self, file: &Unnamed) -> io::Result<()> {
         let (directory, name) = (file.names.target.directory.open()?, &file.names.target_name);
         match &file.hidden {
             None => directory.link_file(&file.file, name),
-            Some(hidden) => directory.rename_new(hidden, name),
+            Some(hidden) if self.job.file.no_clobber => directory.rename_new(hidden, name),
+            // Some filesystems have neither exclusive renames nor links. The later one wins, as with cp.
+            Some(hidden) => directory.rename(hidden, name),
         }
     }
 

@@ -111,19 +111,8 @@ impl Tree<'_> {
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         let mut wanted = Vec::new();
         if job.preserve {
-            let path = source.entry_path(&names.source_name);
-            let reading = |e| Error::io("reading the extended attributes to preserve in", &names.source_path(), e);
             wanted.push(EntryAttribute::Owner(stat.st_uid, stat.st_gid));
-            let present = attributes::list(xattr::list(&path)).map_err(reading)?;
-            if !is_link && !present.iter().any(|attribute| attribute == ACL) {
-                wanted.push(EntryAttribute::Extended(c_string(ACL.into()).map_err(reading)?, None));
-            }
-            for attribute in present {
-                if let Some(value) = xattr::get(&path, &attribute).map_err(reading)? {
-                    let attribute = c_string(attribute.into_vec()).map_err(reading)?;
-                    wanted.push(EntryAttribute::Extended(attribute, Some(value)));
-                }
-            }
+            self.add_extended_attributes(&mut wanted, source, names, is_link)?;
         }
         if !is_link {
             let mode = if job.preserve { stat.st_mode & 0o7777 } else { stat.st_mode & 0o777 & !job.umask };
@@ -133,6 +122,32 @@ impl Tree<'_> {
             wanted.push(EntryAttribute::times(stat));
         }
         Ok(wanted)
+    }
+
+    fn add_extended_attributes(
+        &self,
+        wanted: &mut Vec<EntryAttribute>,
+        source: &Directory,
+        names: &Names,
+        is_link: bool,
+    ) -> Result<()> {
+        if !self.has_proc {
+            self.tally.note("extended attributes of links, FIFOs and devices could not be preserved: /proc is missing");
+            return Ok(());
+        }
+        let reading = |e| Error::io("reading the extended attributes to preserve in", &names.source_path(), e);
+        let path = source.entry_path(&names.source_name);
+        let present = attributes::list(xattr::list(&path)).map_err(reading)?;
+        if !is_link && !present.iter().any(|attribute| attribute == ACL) {
+            wanted.push(EntryAttribute::Extended(c_string(ACL.into()).map_err(reading)?, None));
+        }
+        for attribute in present {
+            if let Some(value) = xattr::get(&path, &attribute).map_err(reading)? {
+                let attribute = c_string(attribute.into_vec()).map_err(reading)?;
+                wanted.push(EntryAttribute::Extended(attribute, Some(value)));
+            }
+        }
+        Ok(())
     }
 
     fn create_later(&self, special: Special) {
