@@ -40,6 +40,8 @@ pub(crate) use filesystem::{
 };
 pub(crate) use mapping::WINDOW;
 pub(crate) use memory::AnonymousMapping;
+#[cfg(test)]
+pub(crate) use memory::other_page_size;
 pub(crate) use names::{can_link_unnamed, fd_path, link, rename_new};
 pub(crate) use new_entry::{EntryAttribute, NewEntry};
 pub(crate) use process::{

@@ -79,6 +79,30 @@ impl Drop for AnonymousMapping {
 
 /// The size of a memory page, and of a page in the page cache, in bytes.
 pub fn page_size() -> u64 {
+    #[cfg(test)]
+    if let Some(size) = other_page_size::get() {
+        return size;
+    }
     // SAFETY: integers only.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Page sizes of other processors, such as 16 and 64 KiB on arm64. For calculations only: memory has the pages it has.
+#[cfg(test)]
+pub mod other_page_size {
+    use std::cell::Cell;
+
+    thread_local!(static SIZE: Cell<Option<u64>> = const { Cell::new(None) });
+
+    pub fn get() -> Option<u64> {
+        SIZE.get()
+    }
+
+    /// Runs `work` in this thread as with pages of `size` bytes.
+    pub fn with<T>(size: u64, work: impl FnOnce() -> T) -> T {
+        SIZE.set(Some(size));
+        let result = work();
+        SIZE.set(None);
+        result
+    }
 }

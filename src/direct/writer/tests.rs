@@ -172,3 +172,50 @@ fn zeroing_a_range_in_place_does_not_change_its_neighbors() -> io::Result<()> {
     assert!(disk.changes().contains(&Operation::Zero(4096, 16_384)));
     Ok(())
 }
+
+/// Checks what depends on the page size, with pages of `page` bytes.
+fn check_with_pages_of(page: u64) -> io::Result<()> {
+    let len = page as usize;
+    for offset in [0, 1, page - 1, page, 3 * page + 5] {
+        for bytes in [1, 100, len - 1, len, 2 * len + 1] {
+            let PageRange { start, len } = PageRange::containing(offset, bytes);
+            assert!(start.is_multiple_of(page) && len.is_multiple_of(page), "{offset} {bytes}");
+            assert!(start <= offset && offset - start < page, "{offset} {bytes}");
+            assert!(
+                start + len >= offset + bytes as u64 && start + len - offset - (bytes as u64) < page,
+                "{offset} {bytes}"
+            );
+        }
+    }
+    let disk = FakeDisk::new(512, 512, Vec::new());
+    assert_eq!(new_file(&disk).padded_end(page + 1), 2 * page);
+
+    // Only whole pages are zeroed by the kernel, and no byte outside the range changes.
+    let before: Vec<u8> = (0..5 * len + 100).map(|i| (i % 250) as u8 + 1).collect();
+    let disk = FakeDisk::new(512, 512, before.clone());
+    let writer = in_place(&disk);
+    writer.put_zeros(100, 3 * page)?;
+    writer.finish()?;
+    let mut expected = before;
+    expected[100..100 + 3 * len].fill(0);
+    assert!(disk.content() == expected);
+    let zeroed: Vec<_> = disk.changes().into_iter().filter(|change| matches!(change, Operation::Zero(..))).collect();
+    assert_eq!(zeroed, [Operation::Zero(page, 2 * page)]);
+
+    // The old last page is cached by the write that makes the file longer, so all of it is evicted.
+    let disk = FakeDisk::new(512, 512, vec![1; len + 100]);
+    let writer = in_place(&disk);
+    writer.write_at(&vec![2; len], page + 100)?;
+    writer.finish()?;
+    assert!(disk.content() == [vec![1; len + 100], vec![2; len]].concat());
+    let evicted = |change: &Operation| matches!(change, Operation::Evict(start, bytes) if *start <= page && (*bytes == 0 || start + bytes >= 2 * page));
+    assert!(disk.changes().iter().any(evicted), "{:?}", disk.changes());
+    Ok(())
+}
+
+#[test]
+fn pages_of_any_size_are_padded_zeroed_and_evicted_as_a_whole() -> io::Result<()> {
+    [4096, 16 << 10, 64 << 10]
+        .into_iter()
+        .try_for_each(|page| sys::other_page_size::with(page, || check_with_pages_of(page)))
+}
