@@ -7,9 +7,11 @@ pub mod arena;
 pub mod cases;
 pub mod faults;
 pub mod manifest;
+pub mod matrix;
 pub mod partial;
 pub mod promises;
 pub mod recorder;
+pub mod seccomp;
 pub mod web;
 
 use std::ffi::OsStr;
