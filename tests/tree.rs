@@ -198,7 +198,7 @@ fn the_naming_rules_are_those_of_cp() {
     let mut different = Vec::new();
     for case in cases {
         let mut results = Vec::new();
-        for program in ["cp", env!("CARGO_BIN_EXE_dio-cp")] {
+        for program in ["cp", binary()] {
             let root = scratch.path("root");
             let _ = fs::remove_dir_all(&root);
             let work = root.join("work");
@@ -266,7 +266,7 @@ fn check_cache_counts_over_all_files() {
     // Where the kernel refuses to evict, the pages stay, and that is found.
     fs::remove_dir_all(&dst).unwrap();
     let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-q", "-o", "/dev/null", "-e", "inject=fadvise64:error=EPERM", env!("CARGO_BIN_EXE_dio-cp")]);
+    strace.args(["-f", "-q", "-o", "/dev/null", "-e", "inject=fadvise64:error=EPERM", binary()]);
     let output = strace.args(check).args([&src, &dst]).output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -305,7 +305,7 @@ fn update_copies_what_has_changed_and_opens_nothing_else() {
     if has_tool("strace") {
         let log = scratch.path("log");
         let mut strace = std::process::Command::new("strace");
-        strace.args(["-f", "-e", "trace=openat", "-o"]).arg(&log).arg(env!("CARGO_BIN_EXE_dio-cp"));
+        strace.args(["-f", "-e", "trace=openat", "-o"]).arg(&log).arg(binary());
         assert!(strace.args(["-q", "-auT"]).args([&src, &dst]).status().unwrap().success());
         let log = fs::read_to_string(&log).unwrap();
         assert!(!log.contains("\"f1"), "{log}");
@@ -413,15 +413,7 @@ fn a_file_that_fails_does_not_end_the_copy() {
         fs::set_permissions(src.join(unreadable), Permissions::from_mode(0o000)).unwrap();
     }
     let mut command = std::process::Command::new("setpriv");
-    command.args([
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        env!("CARGO_BIN_EXE_dio-cp"),
-        "-q",
-        "--json",
-        "-r",
-    ]);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", binary(), "-q", "--json", "-r"]);
     let output = command.arg(&src).arg(&out).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -650,7 +642,7 @@ fn a_tree_of_many_files_fits_in_a_small_container() {
         return skip("needs the tool time");
     }
     let mut command = std::process::Command::new("/usr/bin/time");
-    command.args(["-f", "%M", env!("CARGO_BIN_EXE_dio-cp"), "-q", "-a"]).args([&src, &dst]);
+    command.args(["-f", "%M", binary(), "-q", "-a"]).args([&src, &dst]);
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");

@@ -49,7 +49,7 @@ fn few_open_files_suffice() {
     fs::write(deep.join("bottom"), content(600_000)).unwrap();
     for repeated in 0..2 {
         let output = std::process::Command::new("prlimit")
-            .args(["--nofile=64:64", env!("CARGO_BIN_EXE_dio-cp"), "-aT"])
+            .args(["--nofile=64:64", binary(), "-aT"])
             .args([&src, &scratch.path("dst")])
             .output()
             .unwrap();
@@ -209,7 +209,7 @@ fn a_fifo_replaces_a_file_at_once() {
     tool("mkfifo", [scratch.path("src/name")]);
     fs::write(scratch.path("dst/name"), "old").unwrap();
     let trace = scratch.path("trace");
-    let program = [env!("CARGO_BIN_EXE_dio-cp").as_ref(), "-aT".as_ref()];
+    let program = [binary().as_ref(), "-aT".as_ref()];
     let options = [
         "-f".as_ref(),
         "-e".as_ref(),
@@ -239,7 +239,7 @@ fn no_clobber_leaves_alone_what_another_process_creates_during_the_copy() {
         // Names are given with linkat(2), in the child process, too.
         let mut copy = std::process::Command::new("strace");
         copy.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=1000000"]);
-        copy.args([env!("CARGO_BIN_EXE_dio-cp"), options]).args([&src, &dst]).stderr(Stdio::piped());
+        copy.args([binary(), options]).args([&src, &dst]).stderr(Stdio::piped());
         let child = copy.spawn().unwrap();
         wait_until("the directory is made", || dst.exists());
         std::thread::sleep(Duration::from_millis(300));
@@ -273,7 +273,7 @@ fn copy_with_fault(scratch: &Scratch, inject: &str) -> std::process::Output {
     }
     let inject = format!("inject={inject}");
     std::process::Command::new("timeout")
-        .args(["20", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject, env!("CARGO_BIN_EXE_dio-cp"), "-aT"])
+        .args(["20", "strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject, binary(), "-aT"])
         .args([&src, &scratch.path("dst")])
         .output()
         .unwrap()

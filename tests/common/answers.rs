@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::web::{Request, Server, alone, head, nothing, serve};
-use super::{Scratch, names};
+use super::{Scratch, binary, names};
 
 /// Writes an answer: the number of the request for this path, the request, the connection.
 pub type Respond = Box<dyn Fn(usize, &Request, &mut TcpStream) -> bool + Send + Sync>;
@@ -52,7 +52,7 @@ impl Answers {
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("dst"), b"old").unwrap();
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "20", "prlimit", "--data=268435456", env!("CARGO_BIN_EXE_dio-cp")]).args(args);
+        command.args(["-k", "5", "20", "prlimit", "--data=268435456", binary()]).args(args);
         let output: Output = alone(&mut command)
             .args([self.server.url(&path).as_ref(), directory.join("dst").as_os_str()])
             .output()
