@@ -83,7 +83,8 @@ impl FileIo {
         Ok(())
     }
 
-    /// Evicts clean pages, except those that the kernel is using at that moment. If the kernel refuses that, the pages stay, and [`FileIo::why_not_evicted`] says so.
+    /// Evicts clean pages, except those that the kernel is using at that moment. If the kernel refuses that, the pages
+    /// stay, and [`FileIo::why_not_evicted`] says so.
     pub fn evict(&self, range: PageRange) -> io::Result<()> {
         self.allow_refusal("posix_fadvise", self.ops.evict(range.start, range.len))
     }
