@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Runs the work of block 0, then of block 1, then of block 2, whichever worker has it.
 ///
-/// A worker that holds a number must either run it or call [`Sequencer::cancel`]. Numbers are handed out in order, so
+/// A worker that holds a number must either run it or call [`Sequencer::cancel`], also if its work has failed. Numbers are handed out in order, so
 /// some worker always holds the next one and never waits for another: this cannot deadlock.
 #[derive(Default)]
 pub struct Sequencer {
@@ -15,8 +15,9 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Waits for `number`'s turn, runs `work`, and lets the next number run. None if cancelled.
-    pub fn run_in_turn<T>(&self, number: u64, work: impl FnOnce() -> T) -> Option<T> {
+    /// Waits for `number`'s turn, runs `work`, and lets the next number run, unless `work` fails: what follows must not come
+    /// after a gap. None if cancelled.
+    pub fn run_in_turn<T, E>(&self, number: u64, work: impl FnOnce() -> Result<T, E>) -> Option<Result<T, E>> {
         let mut next = self.lock();
         while *next != number && !self.is_cancelled() {
             next = self.advanced.wait(next).unwrap_or_else(PoisonError::into_inner);
@@ -27,8 +28,10 @@ impl Sequencer {
             return None;
         }
         let result = work();
-        *self.lock() += 1;
-        self.advanced.notify_all();
+        if result.is_ok() {
+            *self.lock() += 1;
+            self.advanced.notify_all();
+        }
         Some(result)
     }
 
@@ -62,11 +65,24 @@ mod tests {
             for number in (0..16u64).rev() {
                 let (sequencer, ran) = (&sequencer, &ran);
                 scope.spawn(move || {
-                    sequencer.run_in_turn(number, || ran.lock().map(|mut ran| ran.push(number)).is_ok())
+                    sequencer.run_in_turn(number, || ran.lock().map(|mut ran| ran.push(number)).map_err(drop))
                 });
             }
         });
         assert_eq!(*ran.lock().unwrap_or_else(PoisonError::into_inner), (0..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_runs_after_work_that_has_failed() {
+        let sequencer = Sequencer::default();
+        std::thread::scope(|scope| {
+            let sequencer = &sequencer;
+            let next = scope.spawn(move || sequencer.run_in_turn(1, || Ok::<_, ()>(())));
+            assert_eq!(sequencer.run_in_turn(0, || Err::<(), _>(())), Some(Err(())));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            sequencer.cancel();
+            assert_eq!(next.join().ok(), Some(None));
+        });
     }
 
     #[test]
@@ -75,7 +91,7 @@ mod tests {
         std::thread::scope(|scope| {
             let sequencer = &sequencer;
             let waiting: Vec<_> =
-                (1..5).map(|number| scope.spawn(move || sequencer.run_in_turn(number, || ()))).collect();
+                (1..5).map(|number| scope.spawn(move || sequencer.run_in_turn(number, || Ok::<_, ()>(())))).collect();
             std::thread::sleep(std::time::Duration::from_millis(20));
             sequencer.cancel();
             for waiter in waiting {

@@ -4,6 +4,7 @@
 //! blocks. BLAKE3 is a tree: the workers hash the subtrees of their blocks in parallel, and only the 32-byte results
 //! are merged in order.
 
+use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, max_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -60,7 +61,10 @@ impl Digest {
             }),
             Hasher::Blake3Parallel(stack) => subtrees.into_iter().for_each(|subtree| stack.push(subtree)),
         };
-        self.sequencer.run_in_turn(block.number, add);
+        self.sequencer.run_in_turn(block.number, || {
+            add();
+            Ok::<_, Infallible>(())
+        });
     }
 
     /// Wakes the workers that wait in [`Digest::update`], because an earlier block will not be added.
