@@ -5,8 +5,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Runs the work of block 0, then of block 1, then of block 2, whichever worker has it.
 ///
-/// A worker that holds a number must either run it or call [`Sequencer::cancel`], also if its work has failed. Numbers are handed out in order, so
-/// some worker always holds the next one and never waits for another: this cannot deadlock.
+/// A worker that holds a number must either run it or call [`Sequencer::cancel`], and must also call it if its work has
+/// failed. Numbers are handed out in order, so some worker always holds the next one and never waits for another: this
+/// cannot deadlock.
 #[derive(Default)]
 pub struct Sequencer {
     next: Mutex<u64>,
