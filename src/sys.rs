@@ -43,7 +43,7 @@ pub(crate) use memory::AnonymousMapping;
 #[cfg(test)]
 pub(crate) use memory::other_page_size;
 pub(crate) use names::{can_link_unnamed, fd_path, link, rename_new};
-pub(crate) use new_entry::{EntryAttribute, NewEntry};
+pub(crate) use new_entry::{EntryAttribute, NewEntry, is_attribute_refusal};
 pub(crate) use process::{
     IO_CLASS_IDLE, IO_CLASS_LAST, effective_user, file_size_limit, set_io_priority, use_all_file_descriptors,
 };

@@ -13,6 +13,7 @@ use super::target::Target;
 use crate::error::{Error, Result, quoted};
 use crate::job::Job;
 use crate::source_info::SourceInfo;
+use crate::sys;
 
 /// Attributes that describe the old content. The kernel removes them on a write, so a replacement does not keep them.
 const CONTENT_ATTRIBUTES: [&str; 3] = ["security.capability", "security.ima", "security.evm"];
@@ -77,12 +78,20 @@ pub fn try_owner(file: &File, target: &Target) -> Result<()> {
 
 /// Gives `file` the owner and group in `wanted`.
 fn keep_owner(file: &File, name: &Path, wanted: &Metadata) -> Result<()> {
-    let fail = |e| Error::io("keeping the owner of", name, e).hint(HINT);
-    let current = file.metadata().map_err(fail)?;
-    if (current.uid(), current.gid()) != (wanted.uid(), wanted.gid()) {
-        fchown(file, Some(wanted.uid()), Some(wanted.gid())).map_err(fail)?;
+    set_owner(file, wanted).map_err(|e| Error::io("keeping the owner of", name, e).hint(HINT))
+}
+
+/// Sets the owner and group in `wanted` if they differ: each change costs the filesystem a transaction.
+fn set_owner(file: &File, wanted: &Metadata) -> io::Result<()> {
+    let current = file.metadata()?;
+    if (current.uid(), current.gid()) == (wanted.uid(), wanted.gid()) {
+        return Ok(());
     }
-    Ok(())
+    match fchown(file, Some(wanted.uid()), Some(wanted.gid())) {
+        // An owner that this user namespace does not know.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        other => other,
+    }
 }
 
 /// Gives `file` the timestamps, owner, mode and extended attributes of the source (-p). What the user may not set, or the
@@ -90,38 +99,27 @@ fn keep_owner(file: &File, name: &Path, wanted: &Metadata) -> Result<()> {
 pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     let mut note = |attribute: &str, result: io::Result<()>| match result {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied || e.kind() == io::ErrorKind::Unsupported => {
+        Err(e) if sys::is_attribute_refusal(&e) => {
             notes.push(format!("the {attribute} of {} could not be preserved: {e}", quoted(name)));
             Ok(false)
         }
         Err(e) => Err(Error::io(&format!("preserving the {attribute} of"), name, e)),
         Ok(()) => Ok(true),
     };
-    let current = file.metadata().map_err(|e| Error::io("reading the owner of", name, e))?;
-    // What is right already is not set again: each change costs the filesystem a transaction.
-    let owner_differs = (current.uid(), current.gid()) != (metadata.uid(), metadata.gid());
-    let set_owner = || match fchown(file, Some(metadata.uid()), Some(metadata.gid())) {
-        // An owner that this user namespace does not know.
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(io::ErrorKind::PermissionDenied.into()),
-        other => other,
-    };
-    let owner_preserved = note("owner", if owner_differs { set_owner() } else { Ok(()) })?;
+    let owner_preserved = note("owner", set_owner(file, metadata))?;
     // With another owner, set-user-ID and set-group-ID bits would give that owner's rights away.
     let mode = if owner_preserved { metadata.mode() } else { metadata.mode() & 0o1777 } & 0o7777;
     let reading = |e| Error::io("reading the extended attributes to preserve in", name, e);
     let mut wanted = list(source.list_xattr()).map_err(reading)?;
     wanted.retain(|attribute| attribute != RESUME_RECORD);
-    let mut mode_differs = owner_differs || current.mode() & 0o7777 != mode;
     for attribute in list(file.list_xattr()).map_err(reading)? {
         // A default ACL of the directory gives a new file attributes that the source does not have.
         if !wanted.contains(&attribute) && !attribute.as_bytes().starts_with(b"security.") && attribute != RESUME_RECORD
         {
-            mode_differs = true; // an ACL is a part of the mode
             note(&format!("attribute {}", attribute.display()), file.remove_xattr(&attribute))?;
         }
     }
     for attribute in wanted {
-        mode_differs = true;
         let set = match source.get_xattr(&attribute) {
             Ok(None) => continue, // it has just been removed
             Ok(Some(value)) => file.set_xattr(&attribute, &value),
@@ -129,8 +127,9 @@ pub fn preserve(file: &File, name: &Path, source: &File, metadata: &Metadata) ->
         };
         note(&format!("attribute {}", attribute.display()), set)?;
     }
-    // After the attributes, which the owner of a read-only file may not set.
-    note("mode", if mode_differs { set_mode(file, mode) } else { Ok(()) })?;
+    // After the attributes, which the owner of a read-only file may not set. Changes of owner and ACL change the mode, too.
+    let current_mode = file.metadata().map_err(|e| Error::io("reading the mode of", name, e))?.mode() & 0o7777;
+    note("mode", if current_mode == mode { Ok(()) } else { set_mode(file, mode) })?;
     note("timestamps", set_times(file, metadata))?;
     Ok(notes)
 }

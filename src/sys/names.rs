@@ -1,7 +1,7 @@
 //! Names of files: link, rename, and the /proc path of an open file.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use super::{check, is_unavailable};
 
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+/// Fails if the text has a NUL byte, which no path has.
+pub(super) fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(io::Error::other)
 }
 
 /// Gives an open file the name `name`, through /proc/self/fd (linkat(2)). Fails with EEXIST if the name exists.
 pub fn link(file: &File, name: &Path) -> io::Result<()> {
-    let (source, name) = (c_path(&fd_path(file))?, c_path(name)?);
+    let (source, name) = (c_string(fd_path(file).as_os_str())?, c_string(name.as_os_str())?);
     // SAFETY: both strings end in NUL and outlive the call.
     check(unsafe {
         libc::linkat(libc::AT_FDCWD, source.as_ptr(), libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
@@ -38,7 +39,7 @@ pub fn fd_path(file: &impl AsRawFd) -> PathBuf {
 
 /// Renames a file. Fails with EEXIST if the new name exists (renameat2(2), `RENAME_NOREPLACE`).
 pub fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
-    let (old, new) = (c_path(old)?, c_path(new)?);
+    let (old, new) = (c_string(old.as_os_str())?, c_string(new.as_os_str())?);
     let (directory, flags) = (libc::AT_FDCWD, libc::RENAME_NOREPLACE);
     // The system call itself: musl has no wrapper for it.
     // SAFETY: both strings end in NUL and outlive the call.

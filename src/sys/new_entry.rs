@@ -1,12 +1,14 @@
 //! Creates an entry that is not opened, and sets its attributes: a symbolic link, a FIFO or a device node.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 
 use rustix::fs::Stat;
+
+use super::names::c_string;
 
 /// An entry to create.
 pub enum NewEntry {
@@ -17,6 +19,16 @@ pub enum NewEntry {
 }
 
 impl NewEntry {
+    /// A symbolic link to `target`.
+    pub fn symlink(target: &OsStr) -> io::Result<Self> {
+        c_string(target).map(Self::Symlink)
+    }
+
+    /// A FIFO or device node like that of `stat`.
+    pub fn node(stat: &Stat) -> Self {
+        Self::Node(stat.st_mode & libc::S_IFMT | 0o600, stat.st_rdev)
+    }
+
     /// Creates it in `directory`. Returns errno, or 0. Makes one system call: it also runs in the child of a multithreaded
     /// process (fork(2)).
     pub(super) fn create(&self, directory: RawFd, name: &CStr) -> libc::c_int {
@@ -44,6 +56,11 @@ pub enum EntryAttribute {
 }
 
 impl EntryAttribute {
+    /// The extended attribute called `name`. Without a value, the entry must not have it.
+    pub fn extended(name: &OsStr, value: Option<Vec<u8>>) -> io::Result<Self> {
+        Ok(Self::Extended(c_string(name)?, value))
+    }
+
     /// The access and modification time in `stat`.
     pub fn times(stat: &Stat) -> Self {
         let time = |seconds, nanoseconds| libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
@@ -57,24 +74,10 @@ impl EntryAttribute {
     /// link. Makes system calls only: it also runs in the child of a multithreaded process (fork(2)).
     pub(super) fn set(&self, directory: RawFd, name: &CStr, path: &CStr) -> libc::c_int {
         let (name, path) = (name.as_ptr(), path.as_ptr());
-        // SAFETY: all strings end in NUL; they, the value and the times are borrowed until the calls return. stat is a struct of
-        // integers, for which all zeros is a valid value.
+        // SAFETY: all strings end in NUL; they, the value and the times are borrowed until the calls return.
         let result = unsafe {
             match self {
-                Self::Owner(user, group) => {
-                    let flags = libc::AT_SYMLINK_NOFOLLOW;
-                    let mut stat: libc::stat = std::mem::zeroed();
-                    if libc::fstatat(directory, name, &mut stat, flags) == 0
-                        && (stat.st_uid, stat.st_gid) == (*user, *group)
-                    {
-                        return 0;
-                    }
-                    match libc::fchownat(directory, name, *user, *group, flags) {
-                        // An owner that this user namespace does not know.
-                        -1 if errno() == libc::EINVAL => return libc::EPERM,
-                        result => result,
-                    }
-                }
+                Self::Owner(user, group) => return set_owner(directory, name, (*user, *group)),
                 Self::Extended(attribute, Some(value)) => {
                     libc::lsetxattr(path, attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0)
                 }
@@ -101,6 +104,26 @@ impl fmt::Display for EntryAttribute {
     }
 }
 
+/// Sets the owner if it differs. Returns errno, or 0.
+fn set_owner(directory: RawFd, name: *const libc::c_char, (user, group): (libc::uid_t, libc::gid_t)) -> libc::c_int {
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: stat is a struct of integers, for which all zeros is a valid value. The caller's string ends in NUL; it and
+    // `stat` outlive the calls.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        let known = libc::fstatat(directory, name, &mut stat, flags) == 0;
+        if known && (stat.st_uid, stat.st_gid) == (user, group)
+            || libc::fchownat(directory, name, user, group, flags) == 0
+        {
+            return 0;
+        }
+    }
+    match errno() {
+        libc::EINVAL => libc::EPERM, // an owner that this user namespace does not know
+        other => other,
+    }
+}
+
 /// Goes by way of a descriptor of the entry, because chmod(2) would follow a symbolic link. Returns errno, or 0.
 fn set_mode(directory: RawFd, name: *const libc::c_char, mode: libc::mode_t) -> libc::c_int {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -118,6 +141,15 @@ fn set_mode(directory: RawFd, name: *const libc::c_char, mode: libc::mode_t) -> 
         libc::close(entry);
         result
     }
+}
+
+/// True if an attribute may be left as it is, because the user may not set it or the filesystem does not have it.
+pub fn is_attribute_refusal(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(is_refusal)
+}
+
+pub(super) fn is_refusal(errno: libc::c_int) -> bool {
+    matches!(errno, libc::EPERM | libc::EACCES | libc::EOPNOTSUPP | libc::ENOSYS)
 }
 
 pub(super) fn errno() -> libc::c_int {

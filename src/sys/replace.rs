@@ -5,12 +5,12 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, fstat, statat};
 
-use super::new_entry::{EntryAttribute, NewEntry, errno};
+use super::names::c_string;
+use super::new_entry::{EntryAttribute, NewEntry, errno, is_refusal};
 use super::{Directory, check, fd_path, retry};
 
 /// One name to replace.
@@ -47,13 +47,16 @@ pub struct Replaced {
     pub refused: Vec<(usize, io::Error)>,
 }
 
+impl Replaced {
+    /// The name was not replaced.
+    pub fn failed(error: io::Error) -> Self {
+        Self { result: Err(error), failed: None, refused: Vec::new() }
+    }
+}
+
 /// How a replacement, or one attribute, ended: the number of the replacement, that of the attribute or -1, and errno.
 type Report = [libc::c_int; 3];
 const NAME: libc::c_int = -1;
-
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    CString::new(text.as_bytes()).map_err(io::Error::other)
-}
 
 impl<'a> Replacement<'a> {
     fn new(directory: BorrowedFd<'a>, new: New<'a>, temporary: &OsStr, name: &OsStr) -> io::Result<Self> {
@@ -180,11 +183,6 @@ impl<'a> Replacement<'a> {
     }
 }
 
-/// True for an attribute that is left as it is: the user may not set it, or the filesystem does not have it.
-fn is_refusal(errno: libc::c_int) -> bool {
-    matches!(errno, libc::EPERM | libc::EACCES | libc::EOPNOTSUPP | libc::ENOSYS)
-}
-
 /// Gives an open file the name `name`, and replaces the file that has the name. linkat(2) cannot replace a file, so
 /// this links the file as `temporary` first and then renames that. This costs a fork: see [`replace_all`].
 pub fn link_over(file: &File, temporary: &Path, name: &Path) -> io::Result<()> {
@@ -209,8 +207,8 @@ pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<Replaced> {
             true
         });
     }
-    let unknown = || Replaced { result: Err(io::ErrorKind::Interrupted.into()), failed: None, refused: Vec::new() };
-    let mut replaced: Vec<_> = replacements.iter().map(|_| unknown()).collect();
+    let unknown = |_| Replaced::failed(io::ErrorKind::Interrupted.into());
+    let mut replaced: Vec<_> = replacements.iter().map(unknown).collect();
     for [number, attribute, errno] in reports {
         let (replaced, error) = (&mut replaced[number as usize], io::Error::from_raw_os_error(errno));
         match usize::try_from(attribute) {

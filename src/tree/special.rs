@@ -1,10 +1,8 @@
 //! Entries that are not opened: symbolic links, FIFOs and device nodes. They are created together, each under a hidden name,
 //! and get their names with all their attributes.
 
-use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
@@ -94,11 +92,11 @@ impl Tree<'_> {
         let mut same = existing.is_some_and(same);
         let new = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let link = source.read_link(&names.source_name).map_err(reading)?;
-            let directory = names.target.directory.open().map_err(reading)?;
-            same = same && directory.read_link(&names.target_name).is_ok_and(|old| old == link);
-            NewEntry::Symlink(c_string(link.into_vec()).map_err(reading)?)
+            let old = |directory: Arc<Directory>| directory.read_link(&names.target_name);
+            same = same && names.target.directory.open().and_then(old).is_ok_and(|old| old == link);
+            NewEntry::symlink(&link).map_err(reading)?
         } else {
-            NewEntry::Node(stat.st_mode & libc::S_IFMT | 0o600, stat.st_rdev)
+            NewEntry::node(stat)
         };
         if same {
             return Ok(None);
@@ -139,12 +137,11 @@ impl Tree<'_> {
         let path = source.entry_path(&names.source_name);
         let present = attributes::list(xattr::list(&path)).map_err(reading)?;
         if !is_link && !present.iter().any(|attribute| attribute == ACL) {
-            wanted.push(EntryAttribute::Extended(c_string(ACL.into()).map_err(reading)?, None));
+            wanted.push(EntryAttribute::extended(ACL.as_ref(), None).map_err(reading)?);
         }
         for attribute in present {
             if let Some(value) = xattr::get(&path, &attribute).map_err(reading)? {
-                let attribute = c_string(attribute.into_vec()).map_err(reading)?;
-                wanted.push(EntryAttribute::Extended(attribute, Some(value)));
+                wanted.push(EntryAttribute::extended(&attribute, Some(value)).map_err(reading)?);
             }
         }
         Ok(())
@@ -174,7 +171,7 @@ impl Tree<'_> {
         for special in specials {
             match special.names.target.directory.open() {
                 Ok(directory) => opened.push((special, directory)),
-                Err(e) => self.created(special, Replaced { result: Err(e), failed: None, refused: Vec::new() }),
+                Err(e) => self.created(special, Replaced::failed(e)),
             }
         }
         let replacements = opened.iter().map(|(Special { names, new, attributes, .. }, directory)| {
@@ -182,11 +179,11 @@ impl Tree<'_> {
             Replacement::with_entry(directory, (new, attributes), &hidden_name(name), name, self.job.file.no_clobber)
         });
         // No name from a directory has a NUL byte, which would be the only reason for an error here.
-        let replacements: Vec<_> = replacements.collect::<io::Result<_>>().unwrap_or_default();
-        let results = replace_all(&replacements);
-        drop(replacements);
-        for ((special, _), replaced) in opened.into_iter().zip(results) {
-            self.created(special, replaced);
+        let replacements: io::Result<Vec<_>> = replacements.collect();
+        let mut results = replacements.map_or_else(|_| Vec::new(), |list| replace_all(&list)).into_iter();
+        for (special, _) in opened {
+            let invalid = || Replaced::failed(io::ErrorKind::InvalidInput.into());
+            self.created(special, results.next().unwrap_or_else(invalid));
         }
     }
 
@@ -219,8 +216,4 @@ impl Tree<'_> {
         }
         self.leave(&names.target);
     }
-}
-
-fn c_string(bytes: Vec<u8>) -> io::Result<CString> {
-    CString::new(bytes).map_err(io::Error::other)
 }
