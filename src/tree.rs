@@ -43,10 +43,12 @@ mod targets;
 mod walk;
 mod workers;
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -77,6 +79,8 @@ pub use tally::FailedFile;
 
 /// Threads that copy files.
 const WORKERS: usize = 4;
+/// As many of them go on when files are cloned, even on one processor.
+const MIN_CLONING_WORKERS: usize = 2;
 /// How many files the walk may be ahead of the workers.
 const QUEUE: usize = 1024;
 
@@ -221,13 +225,14 @@ impl<'a> Tree<'a> {
         // The workers own it, so that the walk does not wait for workers that have ended.
         let items = Arc::new(Mutex::new(items));
         std::thread::scope(|scope| {
-            let start_worker = |number| {
+            let start_worker = |for_reading| {
                 let (items, buffer) = (items.clone(), AlignedBuffer::new(BUFFER_SIZE)?);
-                std::thread::Builder::new().spawn_scoped(scope, move || self.work(number, &items, buffer))
+                std::thread::Builder::new().spawn_scoped(scope, move || self.work(for_reading, &items, buffer))
             };
-            start_worker(0).map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
+            let for_cloning = available_parallelism().map_or(1, NonZero::get).max(MIN_CLONING_WORKERS);
+            start_worker(false).map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
             // Where threads or memory are scarce, fewer workers do as well.
-            let _fewer = (1..self.workers).try_for_each(|number| start_worker(number).map(drop));
+            let _fewer = (1..self.workers).try_for_each(|number| start_worker(number >= for_cloning).map(drop));
             drop(items);
             for source in sources {
                 let result = match source {

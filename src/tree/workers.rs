@@ -1,10 +1,8 @@
 //! The threads that copy what the walk finds.
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
-use std::thread::available_parallelism;
 
 use rustix::fs::FileType;
 
@@ -15,8 +13,6 @@ use crate::direct::AlignedBuffer;
 use crate::error::{Error, Result, quoted};
 use crate::event::Event;
 
-/// As many workers go on in any case.
-const MIN_WORKERS: usize = 2;
 /// A worker takes up to this many items at once: waking up a thread for each costs more than copying a small file.
 const MAX_TAKEN: usize = 16;
 
@@ -29,12 +25,10 @@ fn take(items: &Receiver<Item>) -> Vec<Item> {
 }
 
 impl Tree<'_> {
-    /// The loop of one worker. They are numbered from 0.
-    pub fn work(&self, number: usize, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        // Clones read no data: with more threads than processors, they only wait for each other's locks in the kernel.
-        let is_needed = || !self.cloned.is_set() || number < processors.max(MIN_WORKERS);
-        while is_needed() {
+    /// The loop of one worker. `for_reading`: there are enough workers without it once files are cloned. Clones read no
+    /// data, and with more threads than processors, they only wait for each other's locks in the kernel.
+    pub fn work(&self, for_reading: bool, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
+        while !(for_reading && self.cloned.is_set()) {
             let taken = take(&items.lock().unwrap_or_else(PoisonError::into_inner));
             if taken.is_empty() {
                 return;
