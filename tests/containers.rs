@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::PathBuf;
 
 use common::matrix::{Copy, Expected, Matrix, by, plainly};
 use common::*;
@@ -20,7 +21,14 @@ const AS_NOBODY: [&str; 6] = [
     "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search",
 ];
-const NO_THREADS: &str = "a signal will end this copy without cleaning up";
+
+/// A directory that belongs to [`NOBODY`].
+fn directory_of_nobody(matrix: &Matrix) -> PathBuf {
+    let directory = matrix.directory().join("theirs");
+    fs::create_dir(&directory).unwrap();
+    chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
+    directory
+}
 
 /// Makes copies by way of another program, whose words are `words`. All of them must succeed.
 fn copies_by(copies: &[Copy], words: &[&str]) {
@@ -78,9 +86,7 @@ fn one_writable_directory_is_enough() {
 fn other_users_can_copy_what_is_theirs() {
     needs_root_and!("setpriv");
     let mut matrix = Matrix::for_users();
-    let base = matrix.directory().join("theirs");
-    fs::create_dir(&base).unwrap();
-    chown(&base, Some(NOBODY), Some(NOBODY)).unwrap();
+    let base = directory_of_nobody(&matrix);
     for copy in Copy::FOR_USERS {
         matrix.copy_in(&base, "user nobody", copy, Expected::DONE, &|arguments| by(&AS_NOBODY, arguments));
     }
@@ -122,14 +128,11 @@ fn a_stack_of_256_kib_is_enough() {
 fn without_threads_single_files_are_copied() {
     needs_root_and!("prlimit", "setpriv");
     let mut matrix = Matrix::for_users();
-    let base = matrix.directory().join("theirs");
-    fs::create_dir(&base).unwrap();
-    chown(&base, Some(NOBODY), Some(NOBODY)).unwrap();
+    let base = directory_of_nobody(&matrix);
     // The limit does not apply to root. It counts all processes of the user, of which there is one.
     let words = [&["prlimit", "--nproc=1:1"], &AS_NOBODY[..]].concat();
     for copy in Copy::FOR_USERS {
-        let expected =
-            if copy == Copy::Tree { Expected::refused("starting a thread") } else { Expected::noted(NO_THREADS) };
+        let expected = if copy == Copy::Tree { Expected::refused("starting a thread") } else { Expected::NO_THREADS };
         matrix.copy_in(&base, "no threads", copy, expected, &|arguments| by(&words, arguments));
     }
     matrix.finish();

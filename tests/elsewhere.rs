@@ -19,11 +19,11 @@ fn copies_on_exfat_are_exact() {
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, 64 << 20, 512);
     tool("mkfs.exfat", [disk.name()]);
-    let at = scratch.path("exfat");
-    fs::create_dir(&at).unwrap();
-    tool("mount.exfat-fuse", [disk.name(), at.to_str().unwrap()]);
+    let name = disk.name().to_string();
+    let mount = Mount::with(&scratch, &["-t", "exfat-fuse", &name], Some(disk));
+    let at = mount.at.as_path();
     for copy in Copy::FOR_USERS.into_iter().filter(|copy| *copy != Copy::Tree) {
-        matrix.copy_in(&at, "exFAT", copy, Expected::DONE, &plainly);
+        matrix.copy_in(at, "exFAT", copy, Expected::DONE, &plainly);
     }
     // A tree without links, which exFAT does not have.
     let src = scratch.path("src");
@@ -31,8 +31,6 @@ fn copies_on_exfat_are_exact() {
     (0..100).for_each(|i| fs::write(src.join(format!("sub/{i}")), content(i * 1000)).unwrap());
     copies(["-r".as_ref(), src.as_os_str(), at.join("tree").as_os_str()]);
     tool("diff", ["-r".as_ref(), src.as_os_str(), at.join("tree").as_os_str()]);
-    tool("umount", [&at]);
-    drop(disk);
     matrix.finish();
 }
 

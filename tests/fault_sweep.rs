@@ -7,6 +7,7 @@
 mod common;
 
 use common::arena::{Arena, Kind, LEN, Variant, expected, only_file};
+use common::cases::is_long;
 use common::faults::{Fault, Outcome, faults_of, inject, sample};
 use common::manifest::{Entries, difference, manifest};
 use common::*;
@@ -35,7 +36,7 @@ fn sweep(variants: &[Variant]) {
     if !has_tool("strace") {
         return skip("needs the tool strace");
     }
-    let long = std::env::var_os("DIO_CP_LONG").is_some_and(|value| value == "1");
+
     let arena = Arena::new();
     let log = arena.scratch.path("log");
     let mut broken = Vec::new();
@@ -45,7 +46,7 @@ fn sweep(variants: &[Variant]) {
         let (old, new) = (manifest(&arena.dst), expected(&arena, variant));
         let (command, input) = arena.command(variant);
         let all = faults_of(&log, &command, &input);
-        let chosen = if long { all } else { sample(all, variant.sample) };
+        let chosen = if is_long() { all } else { sample(all, variant.sample) };
         for fault in chosen {
             arena.reset(variant);
             let outcome = inject(&log, &fault, &command, &input);

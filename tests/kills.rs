@@ -7,29 +7,21 @@
 mod common;
 
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::arena::{Arena, Kind, LEN, Variant, expected, only_file};
+use common::cases::is_long;
 use common::faults::{Fault, KILL, faults_of, inject, sample};
 use common::manifest::{Entries, difference, manifest};
 use common::*;
 
 const OLD: usize = 5_000_001;
 const NEW: usize = 12_000_001;
-
-fn is_long() -> bool {
-    std::env::var_os("DIO_CP_LONG").is_some_and(|value| value == "1")
-}
-
-/// A number from 0 to 1, different in each run.
-fn random() -> f64 {
-    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
-}
 
 /// Starts the command with `input` in a pipe, kills it after `delay`, and waits for everything it has started: a child in
 /// a session of its own may still replace names.
@@ -167,8 +159,7 @@ fn a_copy_killed_in_place_leaves_blocks_that_are_old_or_new() {
     kill("in place", &dst, command, None, |_| reset_file(&dst, &old, 1), check, || only_new(&dst, &new));
 }
 
-/// A tree of files, some with two names. Symbolic links and FIFOs get their attributes after their names; the sweeps in
-/// this file and in `fault_sweep.rs` have them.
+/// A tree of files, some with two names, symbolic links and FIFOs.
 fn files(root: &Path) {
     for i in 0..400 {
         let directory = root.join(format!("d{}", i % 5)).join(format!("e{}", i % 3));
@@ -177,6 +168,9 @@ fn files(root: &Path) {
         fs::write(&file, content([0, 1, 511, 4096, 5000, 70_000][i % 6])).unwrap();
         if i % 10 == 0 {
             fs::hard_link(&file, root.join(format!("also {i}"))).unwrap();
+            symlink(format!("f{i}"), directory.join(format!("link {i}"))).unwrap();
+            tool("touch", ["-h", "-d", "2001-02-03", directory.join(format!("link {i}")).to_str().unwrap()]);
+            tool("mkfifo", ["-m", "620", directory.join(format!("fifo {i}")).to_str().unwrap()]);
         }
     }
     fs::write(root.join("large"), content(3_000_001)).unwrap();

@@ -7,9 +7,9 @@
 mod common;
 
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
+use common::cases::is_long;
 use common::manifest::{Entries, difference, manifest};
 use common::recorder::{Recorder, can_record};
 use common::*;
@@ -100,11 +100,6 @@ fn hidden(mount: &Path) -> Vec<String> {
     names(mount).into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
-/// A number from 0 to 1, different each time.
-fn random() -> f64 {
-    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
-}
-
 /// Lets the power fail at random moments. Returns what was wrong.
 fn fail_at_random(kind: &str, options: &[&str], moments: u32) -> Vec<String> {
     let scratch = Scratch::new();
@@ -139,9 +134,8 @@ fn copies_survive_a_power_failure_at_any_moment() {
     if !can_record() {
         return skip("needs nbdkit's plugin for Python");
     }
-    let long = std::env::var_os("DIO_CP_LONG").is_some_and(|value| value == "1");
     for kind in ["ext4", "xfs", "btrfs"] {
-        let wrong = fail_at_random(kind, &[], if long { 500 } else { 20 });
+        let wrong = fail_at_random(kind, &[], if is_long() { 500 } else { 20 });
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

@@ -75,6 +75,9 @@ impl Expected {
         Self { status: 1, copied: false, says }
     }
 
+    /// No thread can be started.
+    pub const NO_THREADS: Self = Self::noted("a signal will end this copy without cleaning up");
+
     /// --check-cache cannot vouch for the copy.
     pub const UNKNOWN_PAGES: Self = Self { status: 5, copied: true, says: "does not report" };
 }

@@ -16,6 +16,7 @@ pub mod web;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -362,6 +363,11 @@ pub fn make_cold(path: &Path) {
 pub fn make_hot(path: &Path) {
     let mut file = File::open(path).unwrap();
     std::io::copy(&mut file, &mut std::io::sink()).unwrap();
+}
+
+/// A number from 0 to 1, different each time.
+pub fn random() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
 /// The bytes that are allocated for a file.
