@@ -10,7 +10,7 @@ pub mod verify;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::block::{Block, Layout};
 use crate::direct::DirectReader;
@@ -46,7 +46,7 @@ struct ChecksumCheck {
     digest: Digest,
     /// The digest that is required.
     expected: Option<Vec<u8>>,
-    /// The algorithm was inferred from the length of the digest in a list.
+    /// Only the length of the digest in a list tells its algorithm.
     inferred: bool,
 }
 
@@ -138,7 +138,8 @@ impl ChecksumCheck {
                 .map_err(|why| Error::content(list, why))?;
             (algorithm, expected) = (Some(required.algorithm), Some(required.bytes));
         }
-        let inferred = checksum.list.is_some() && checksum.algorithm.is_none();
+        let says_sha256 = |list: &PathBuf| list.to_string_lossy().to_lowercase().contains("sha256");
+        let inferred = checksum.algorithm.is_none() && checksum.list.as_ref().is_some_and(|list| !says_sha256(list));
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
         Ok(Self { algorithm, digest: Digest::new(algorithm, layout), expected, inferred })
     }

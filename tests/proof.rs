@@ -101,6 +101,13 @@ fn a_checksum_file_may_name_the_source_or_the_destination() {
         assert_eq!(dst.exists(), status == 0, "{text}: {stderr}");
         let _ = fs::remove_file(&dst);
     }
+    // The hint is about lists that b3sum may have made.
+    for (name, hints) in [("SHA256SUMS", 0), ("sums", 1)] {
+        let list = scratch.path(name);
+        write(&list, format!("{wrong}  os.iso\n").as_bytes());
+        let stderr = fails(3, ["--checksum-file".as_ref(), list.as_os_str(), src.as_os_str(), dst.as_os_str()]);
+        assert_eq!(stderr.matches("try: ").count(), hints, "{stderr}");
+    }
     fs::remove_file(&list).unwrap();
     assert!(fails(1, args).contains("SHA256SUMS"));
     assert!(!dst.exists());

@@ -10,6 +10,7 @@ pub fn tree_json(report: &TreeReport, job: &TreeJob) -> String {
     let sources: Vec<_> = job.sources.iter().map(|source| source.name().display().to_string()).collect();
     let failures = report
         .failures
+        .files
         .iter()
         .map(|failure| serde_json::json!({ "path": failure.path.display().to_string(), "error": failure.error }));
     serde_json::json!({

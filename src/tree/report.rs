@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Tree;
 use super::cache::PagesLeft;
-use super::tally::{FailedFile, get};
+use super::tally::{Failures, get};
 use crate::direct::Traffic;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,8 +26,8 @@ pub struct TreeReport {
     pub found: u64,
     /// How many were not copied.
     pub failed: u64,
-    /// The first of these.
-    pub failures: Vec<FailedFile>,
+    /// What failed.
+    pub failures: Failures,
     /// Bytes read, by how they were read.
     pub read: Traffic,
     /// Bytes written, by how they were written.
@@ -38,8 +38,6 @@ pub struct TreeReport {
     pub elapsed: Duration,
     /// What the user should know.
     pub notes: Vec<String>,
-    /// The kind of all failures, or Failed if they differ.
-    failure_kind: ErrorKind,
     /// Why the names may not be on the medium, if so.
     pub not_synced: Option<String>,
 }
@@ -55,8 +53,9 @@ impl TreeReport {
         }
         let verb = if self.failed == 1 { "was" } else { "were" };
         let mut error = Error::summary(format!("{} of {} files {verb} not copied", self.failed, self.found));
-        error.kind = self.failure_kind;
-        Err(error)
+        error.kind = self.failures.kind.unwrap_or(ErrorKind::Failed);
+        let hints: Vec<_> = self.failures.hints.iter().map(String::as_str).collect();
+        Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
     }
 }
 
@@ -69,7 +68,6 @@ impl Tree<'_> {
         if cloned > 0 {
             notes.push(format!("cloned: {cloned} bytes share the blocks of their sources"));
         }
-        let (failures, failure_kind) = self.tally.take_failures();
         TreeReport {
             files: get(&self.tally.files),
             directories: get(&self.tally.directories),
@@ -78,13 +76,12 @@ impl Tree<'_> {
             skipped: self.skipped.load(Ordering::Relaxed),
             found: get(&self.tally.found),
             failed: get(&self.tally.failed),
-            failures,
+            failures: self.tally.take_failures(),
             read,
             written,
             pages_left: self.cache.pages_left(),
             elapsed: started.elapsed(),
             notes,
-            failure_kind,
             not_synced,
         }
     }

@@ -1,6 +1,6 @@
 //! What was done so far: counts, and the files that were not copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,11 +39,14 @@ pub struct Tally {
 }
 
 /// What failed.
-#[derive(Default)]
-struct Failures {
-    files: Vec<FailedFile>,
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    /// The first of them.
+    pub files: Vec<FailedFile>,
     /// The kind of all of them, or Failed if they differ.
-    kind: Option<ErrorKind>,
+    pub kind: Option<ErrorKind>,
+    /// What the user can try. On a full disk, thousands of files share one hint.
+    pub hints: BTreeSet<String>,
 }
 
 /// Adds to a counter.
@@ -66,15 +69,15 @@ impl Tally {
             Some(kind) if kind == error.kind => Some(kind),
             _ => Some(ErrorKind::Failed),
         };
+        failures.hints.extend(error.hint.clone());
         if failures.files.len() < MAX_KEPT_FAILURES {
             failures.files.push(FailedFile { path, error: error.to_string() });
         }
     }
 
-    /// The failures that were kept, and the kind of all failures.
-    pub fn take_failures(&self) -> (Vec<FailedFile>, ErrorKind) {
-        let Failures { files, kind } = std::mem::take(&mut *lock(&self.failures));
-        (files, kind.unwrap_or(ErrorKind::Failed))
+    /// What failed, for the report.
+    pub fn take_failures(&self) -> Failures {
+        std::mem::take(&mut *lock(&self.failures))
     }
 
     /// Adds bytes read and written.

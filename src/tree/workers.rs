@@ -110,9 +110,6 @@ impl Tree<'_> {
     /// Reports a file that was not copied.
     pub fn report_failure(&self, path: PathBuf, error: &Error) {
         self.observer.event(Event::Failure(&error.to_string()));
-        if let Some(hint) = &error.hint {
-            self.observer.event(Event::Failure(&format!("try: {hint}")));
-        }
         self.tally.failure(path, error);
     }
 }
