@@ -36,7 +36,7 @@ pub fn copy(job: &Job, observer: &dyn Observer, cleanup: &Cleanup) -> Result<Rep
     let mut job = job.clone();
     let mut attempt = Attempt { started: Instant::now(), restarts: 0 };
     loop {
-        let mut error = match run(&job, observer, cleanup, attempt) {
+        let mut error = match run(&job, observer, cleanup, &mut attempt) {
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
@@ -64,14 +64,13 @@ pub(crate) fn copy_open_files(
 }
 
 /// Which attempt at the copy this is.
-#[derive(Clone, Copy)]
 struct Attempt {
-    /// When the first attempt started.
+    /// When the first attempt started. The time that the user takes for an answer is not counted.
     started: Instant,
     restarts: u32,
 }
 
-fn run(job: &Job, observer: &dyn Observer, cleanup: &Cleanup, attempt: Attempt) -> Result<Report> {
+fn run(job: &Job, observer: &dyn Observer, cleanup: &Cleanup, attempt: &mut Attempt) -> Result<Report> {
     let opened = Opened::open(job, observer, cleanup, attempt)?;
     let planned = opened.plan()?;
     let moved = planned.move_blocks()?;

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::block::Block;
 use crate::cleanup::Cleanup;
@@ -69,6 +70,8 @@ pub struct DestinationInfo {
     pub file: Option<File>,
     /// It takes the blocks one after another.
     pub in_order: bool,
+    /// How long the user took to confirm that it is overwritten.
+    pub confirmation: Duration,
     /// Bytes that an interrupted copy left here: a multiple of every alignment.
     pub resumed: u64,
     /// What was opened, for verbose output.
@@ -150,7 +153,7 @@ fn existing<'a>(
         return Err(Error::usage(why).hint("use --skip and --seek to resume manually"));
     }
     if kind.is_block_device() {
-        return Ok(device::open(job, source, target, observer, cleanup)?.opened(pace));
+        return device::open(job, source, target, pace, observer, cleanup);
     }
     if kind.is_file() && job.in_place {
         return Ok(FileDestination::in_place(job, target, cleanup)?.opened(pace));

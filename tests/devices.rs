@@ -183,6 +183,18 @@ fn on_a_terminal_a_copy_to_a_device_asks_once() {
 }
 
 #[test]
+fn the_time_for_an_answer_is_not_a_part_of_the_copy() {
+    needs_root_and!("losetup", "blockdev", "script");
+    let scratch = Scratch::new();
+    let src = scratch.file("src", 5000);
+    let disk = Loop::new(&scratch, SIZE as u64, 512);
+    let line = format!("(sleep 3; echo y) | script -qec '{} {} {}' /dev/null", binary(), src.display(), disk.name());
+    let output = tool("sh", ["-c", &line]);
+    let seconds = output.split("copied, ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(seconds.parse::<f64>().unwrap() < 2.0, "{output}");
+}
+
+#[test]
 fn a_loop_device_and_its_backing_file_are_the_same_file() {
     needs_root_and!("losetup");
     let scratch = Scratch::new();

@@ -19,7 +19,7 @@ pub struct Context<'a> {
     pub job: &'a Job,
     pub observer: &'a dyn Observer,
     pub pace: Arc<Pace>,
-    /// When the first attempt started.
+    /// As in [`Attempt`].
     pub started: Instant,
     /// What was chosen so far, for verbose output and the report.
     pub details: Vec<String>,
@@ -67,10 +67,11 @@ pub struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     /// Opens the source, then the destination.
-    pub fn open(job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup, attempt: Attempt) -> Result<Self> {
+    pub fn open(job: &'a Job, observer: &'a dyn Observer, cleanup: &'a Cleanup, attempt: &mut Attempt) -> Result<Self> {
         let pace = Arc::new(Pace::new(job.rate_limit, job.idle));
         let source = source::open(job, &pace, observer, cleanup, attempt.restarts)?;
         let (destination_info, destination) = destination::open(job, &source.info, &pace, observer, cleanup)?;
+        attempt.started += destination_info.confirmation;
         let files: Vec<_> = source.info.stored_file().into_iter().chain(&destination_info.file).collect();
         pace.watch(&files);
         let context = Context { job, observer, pace, started: attempt.started, details: Vec::new() };

@@ -5,15 +5,18 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::file::{FileDestination, open_existing};
 use super::sysfs::sysfs_directory;
 use super::target::Target;
+use super::{DestinationInfo, Opened};
 use crate::cleanup::Cleanup;
 use crate::direct::Alignment;
 use crate::error::{Error, Result, escaped, quoted, size};
 use crate::event::{Confirmation, Observer};
 use crate::job::Job;
+use crate::pace::Pace;
 use crate::source_info::SourceInfo;
 use crate::sys;
 
@@ -22,9 +25,10 @@ pub fn open<'a>(
     job: &'a Job,
     source: &SourceInfo,
     target: Target,
+    pace: &Pace,
     observer: &dyn Observer,
     cleanup: &'a Cleanup,
-) -> Result<FileDestination<'a>> {
+) -> Result<Opened<'a>> {
     let name = &target.name;
     let fail = |e| Error::io("opening", name, e);
     let metadata = std::fs::metadata(&target.path).map_err(fail)?;
@@ -42,6 +46,7 @@ pub fn open<'a>(
     if let Some(alignment) = alignment {
         job.check_block_size(alignment.offset)?;
     }
+    let asked = Instant::now();
     if !job.force {
         let model = model(&sysfs).map_or(String::new(), |model| format!("{model}, "));
         let device = format!("{} ({model}{})", quoted(name), size(capacity));
@@ -54,7 +59,9 @@ pub fn open<'a>(
             }
         }
     }
-    FileDestination::device(job, target, opened, cleanup)
+    let confirmation = asked.elapsed();
+    let (info, destination) = FileDestination::device(job, target, opened, cleanup)?.opened(pace);
+    Ok((DestinationInfo { confirmation, ..info }, destination))
 }
 
 /// Fails if the copy does not fit on the device.

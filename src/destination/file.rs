@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::partial::{self, OpenedPartial, Partial};
 use super::publish::{self, Unpublished};
@@ -147,6 +148,7 @@ impl<'a> FileDestination<'a> {
             block_boundary: if direct { self.writer.boundary() } else { 1 },
             file: self.file.try_clone().ok(),
             in_order: false,
+            confirmation: Duration::ZERO,
             resumed: self.publication().map_or(0, |publication| publication.resumed),
             description: format!("{how}, written {mode}, alignment {alignment}"),
         };

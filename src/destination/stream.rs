@@ -66,6 +66,7 @@ impl<'a> StreamDestination<'a> {
             block_boundary: 1,
             file: if self.stored { Some(clone()?) } else { None },
             in_order: true,
+            confirmation: Duration::ZERO,
             resumed: 0,
             description: if self.stored { "a file, at its current position" } else { "a stream" }.to_string(),
         };

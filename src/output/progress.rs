@@ -69,7 +69,7 @@ struct Ticker {
 }
 
 impl ProgressDisplay {
-    /// Starts the clock. Nothing is shown before [`Event::Start`].
+    /// Nothing is shown, and no time counts, before [`Event::Start`].
     pub fn new(mode: ProgressMode, verbosity: Verbosity, stdin_is_data: bool) -> Self {
         let counters = Arc::new(Counters::new());
         let bar = (mode == ProgressMode::Bar).then(|| {
@@ -129,8 +129,12 @@ impl ProgressDisplay {
     fn start(&self, total: Option<u64>) {
         *lock(&self.counters.total) = total;
         self.counters.bytes.store(0, Ordering::Relaxed); // the copy may be starting over
+        let is_first = self.counters.start();
         if let Some(bar) = &self.bar {
             bar.set_position(0);
+            if is_first {
+                bar.reset_elapsed();
+            }
         }
         if let (Some(bar), Some(total)) = (&self.bar, total) {
             bar.set_length(total);

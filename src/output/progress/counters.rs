@@ -1,8 +1,8 @@
 //! How far a copy is, for progress lines.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::lock;
 use crate::error::size;
@@ -11,7 +11,7 @@ use crate::output::report::{last_line, tree_last_line};
 
 /// How far the copy is, shared with the ticker.
 pub struct Counters {
-    pub started: Instant,
+    started: OnceLock<Instant>,
     pub bytes: AtomicU64,
     /// Files of trees that were found, and that are done.
     pub files_found: AtomicU64,
@@ -23,10 +23,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Zero bytes, and the clock starts.
+    /// Zero bytes, and no time.
     pub fn new() -> Self {
         Self {
-            started: Instant::now(),
+            started: OnceLock::new(),
             bytes: AtomicU64::new(0),
             files_found: AtomicU64::new(0),
             files_done: AtomicU64::new(0),
@@ -34,6 +34,15 @@ impl Counters {
             phase: Mutex::new(Phase::Copying),
             cleared: AtomicBool::new(false),
         }
+    }
+
+    /// Starts the clock. False if it is running.
+    pub fn start(&self) -> bool {
+        self.started.set(Instant::now()).is_ok()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     /// Files of trees that were found, and that are done.
@@ -52,8 +61,8 @@ impl Counters {
     pub fn line(&self) -> String {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let copied = match self.files() {
-            (0, _) => last_line(bytes, bytes, self.started.elapsed()),
-            (_, done) => tree_last_line(done, bytes, bytes, self.started.elapsed()),
+            (0, _) => last_line(bytes, bytes, self.elapsed()),
+            (_, done) => tree_last_line(done, bytes, bytes, self.elapsed()),
         };
         let found = match self.files() {
             (0, _) => String::new(),
@@ -68,7 +77,7 @@ impl Counters {
     }
 
     pub fn json(&self, phase: &str) -> String {
-        let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.started.elapsed().as_secs_f64());
+        let (bytes, seconds) = (self.bytes.load(Ordering::Relaxed), self.elapsed().as_secs_f64());
         let rate = if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 };
         let (files_found, files_done) = self.files();
         let mut line = serde_json::json!({
