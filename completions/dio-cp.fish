@@ -6,10 +6,10 @@ complete -c dio-cp -l seek -d 'Start at this offset in DST (implies --in-place)'
 complete -c dio-cp -l sparse -d 'What to do with holes' -r -f -a "auto\t'Holes in SRC stay holes'
 always\t'Blocks of zeros also become holes'
 never\t'Everything is written'"
-complete -c dio-cp -l reflink -d 'Whether to clone SRC where the filesystem can' -r -f -a "auto\t'Clone where the filesystem can, and move the bytes elsewhere'
-always\t'Fail with exit status 1 where the filesystem cannot clone'
-never\t'Move the bytes'"
-complete -c dio-cp -l direct -d 'What to do where direct I/O is refused' -r -f -a "auto\t'Copy without direct I/O, keep the page cache clean by other means, and say so'
+complete -c dio-cp -l reflink -d 'When to clone SRC instead of copying its data' -r -f -a "auto\t'Clone if the filesystem can; otherwise copy the data'
+always\t'Fail with exit status 1 if the file cannot be cloned'
+never\t'Copy the data'"
+complete -c dio-cp -l direct -d 'What to do if direct I/O is refused' -r -f -a "auto\t'Copy without direct I/O, keep the page cache clean by other means, and report it'
 always\t'Fail with exit status 4'
 never\t'Use the page cache in any case, even where direct I/O works'"
 complete -c dio-cp -s b -l block-size -d 'Bytes per read and write [default: 4M]' -r
@@ -18,7 +18,7 @@ complete -c dio-cp -l checksum -d 'Print the digest of the copy, or require it' 
 complete -c dio-cp -l checksum-file -d 'Require the digest listed in FILE' -r -F
 complete -c dio-cp -l size -d 'Require SRC to have exactly this many bytes' -r
 complete -c dio-cp -l rate-limit -d 'Limit the rate, in bytes per second' -r
-complete -c dio-cp -l header -d 'Add a request header ("Name: value"); repeatable' -r
+complete -c dio-cp -l header -d 'Add a request header ("Name: value"); may be given more than once' -r
 complete -c dio-cp -l connections -d 'Download over N connections [default: 1]' -r
 complete -c dio-cp -l retry -d 'Give up after N retries in a row [default: 5]' -r
 complete -c dio-cp -l timeout -d 'Longest wait for data from the server [default: 60]' -r
@@ -32,10 +32,10 @@ complete -c dio-cp -s r -l recursive -d 'Copy directories with everything in the
 complete -c dio-cp -s a -l archive -d 'Like -r -p, and keep hard links'
 complete -c dio-cp -s u -l update -d 'Skip files whose copy has the same size and time'
 complete -c dio-cp -s x -l one-file-system -d 'Do not enter other filesystems'
-complete -c dio-cp -s T -l no-target-directory -d 'Never copy SRC into the directory DST'
+complete -c dio-cp -s T -l no-target-directory -d 'Treat DST as the name of the copy, even if it is a directory'
 complete -c dio-cp -l from-command -d 'Copy what a command prints'
-complete -c dio-cp -l in-place -d 'Overwrite DST\'s own bytes instead of replacing it'
-complete -c dio-cp -s n -l no-clobber -d 'Fail if DST exists'
+complete -c dio-cp -l in-place -d 'Overwrite DST in place instead of replacing it'
+complete -c dio-cp -s n -l no-clobber -d 'Never replace an existing file'
 complete -c dio-cp -l resume -d 'Keep an interrupted copy, and continue it later'
 complete -c dio-cp -s p -l preserve -d 'Preserve timestamps, owner, mode, ACLs and xattrs'
 complete -c dio-cp -s f -l force -d 'Write to a block device without asking'

@@ -19,7 +19,7 @@ use crate::job::{Reflink, Sparse};
 
 const WHAT: &str = "What to copy";
 const HOW: &str = "How to copy it";
-const PROOF: &str = "Verification";
+const VERIFICATION: &str = "Verification";
 const SHARING: &str = "Sharing the disk";
 const URLS: &str = "URLs";
 const OUTPUT: &str = "Output";
@@ -32,7 +32,7 @@ const OUTPUT: &str = "Output";
     about = "Copy files, trees, devices, pipes, URLs, command output with O_DIRECT",
     long_about = manual::ABOUT,
     after_help = "Sizes: 4096, 64K, 4M, 1.5GiB (powers of 1024), 10GB (powers of 1000).\n\
-                  --help explains these and lists rarely used options; dio-cp(1) is the manual.",
+                  --help describes all options in full; dio-cp(1) is the manual.",
     after_long_help = manual::after_long_help(),
     override_usage = "dio-cp [OPTIONS] <SRC> <DST>\n       \
                       dio-cp [OPTIONS] [-r | -a] <SRC>... <DIR>\n       \
@@ -63,7 +63,7 @@ pub struct Cli {
 
     /// Skip files whose copy has the same size and time
     ///
-    /// The time is that of the last modification (rsync's quick check). Also preserves modification times.
+    /// The time is that of the last modification (rsync's quick check). Modification times are preserved.
     #[arg(short, long, help_heading = WHAT)]
     pub update: bool,
 
@@ -82,15 +82,15 @@ pub struct Cli {
         hide_short_help = true, help_heading = WHAT)]
     pub target_directory: Option<PathBuf>,
 
-    /// Never copy SRC into the directory DST
+    /// Treat DST as the name of the copy, even if it is a directory
     #[arg(short = 'T', long, hide_short_help = true, help_heading = WHAT)]
     pub no_target_directory: bool,
 
     /// Copy what a command prints
     ///
-    /// The command's standard output is SRC, and the copy is published only if the command exits with status 0. Otherwise
-    /// DST stays as it was, and the exit status is 6. The command starts without a shell and inherits standard input,
-    /// standard error, environment and directory. If the copy fails or is interrupted, the command is terminated.
+    /// The command's standard output is SRC, and a file DST is created or replaced only if the command exits with status 0.
+    /// Otherwise it is unchanged, and the exit status is 6. The command starts without a shell and inherits standard input,
+    /// standard error, environment and working directory. If the copy fails or is interrupted, the command is terminated.
     #[arg(long, help_heading = WHAT)]
     pub from_command: bool,
 
@@ -108,22 +108,23 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true, help_heading = WHAT)]
     pub seek: Option<u64>,
 
-    /// Overwrite DST's own bytes instead of replacing it
+    /// Overwrite DST in place instead of replacing it
     ///
     /// DST stays the same file: its attributes, its hard links and any bytes past the end of the copy are kept. A copy
     /// that fails leaves DST partly overwritten.
     #[arg(long, help_heading = WHAT)]
     pub in_place: bool,
 
-    /// Fail if DST exists
+    /// Never replace an existing file
     ///
-    /// This is atomic: it is decided when the file gets its name.
+    /// A single copy fails if DST exists; of several files, those that exist are skipped. This is atomic: it is decided when
+    /// the file gets its name.
     #[arg(short, long, help_heading = WHAT)]
     pub no_clobber: bool,
 
     /// Keep an interrupted copy, and continue it later
     ///
-    /// An interrupted copy leaves the hidden file .NAME.partial.dio-cp next to DST. The next copy with --resume continues
+    /// An interrupted copy leaves a partial file, .NAME.partial.dio-cp, next to DST. The next copy with --resume continues
     /// it, provided that SRC has not changed.
     #[arg(long, help_heading = WHAT)]
     pub resume: bool,
@@ -143,14 +144,14 @@ pub struct Cli {
     #[arg(long, value_name = "WHEN", value_parser = choice(&SPARSE), default_value = "auto", help_heading = HOW)]
     pub sparse: Sparse,
 
-    /// Whether to clone SRC where the filesystem can
+    /// When to clone SRC instead of copying its data
     ///
-    /// A clone shares its blocks with SRC: no bytes are moved, and no space is taken. Clones need SRC and DST on one
-    /// filesystem, such as XFS or btrfs. --sparse and --direct with anything but auto move the bytes.
+    /// A clone shares its blocks with SRC: no data are copied, and no space is taken. Clones need SRC and DST on one
+    /// filesystem, such as XFS or btrfs. With --sparse or --direct other than auto, the data are copied.
     #[arg(long, value_name = "WHEN", value_parser = choice(&REFLINK), default_value = "auto", help_heading = HOW)]
     pub reflink: Reflink,
 
-    /// What to do where direct I/O is refused
+    /// What to do if direct I/O is refused
     #[arg(long, value_name = "WHEN", value_parser = choice(&DIRECT), default_value = "auto", help_heading = HOW)]
     pub direct: DirectPolicy,
 
@@ -173,41 +174,41 @@ pub struct Cli {
     /// Print the digest of the copy, or require it
     ///
     /// ALG is sha256, sha512 or blake3. The digest of the bytes copied goes to standard output, in the format of
-    /// sha256sum(1). With HEX, a copy with any other digest is not published, and the exit status is 3. ALG=HEX and ALG-HEX
+    /// sha256sum(1). With HEX, a copy with any other digest does not get its name, and the exit status is 3. ALG=HEX and ALG-HEX
     /// are also accepted.
-    #[arg(long, value_name = "ALG[:HEX]", value_parser = checksum, help_heading = PROOF)]
+    #[arg(long, value_name = "ALG[:HEX]", value_parser = checksum, help_heading = VERIFICATION)]
     pub checksum: Option<ChecksumValue>,
 
     /// Require the digest listed in FILE
     ///
     /// FILE is a list such as SHA256SUMS, with GNU or BSD lines. It must list the file name of SRC or of DST.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = PROOF)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = VERIFICATION)]
     pub checksum_file: Option<PathBuf>,
 
     /// Require SRC to have exactly this many bytes
     ///
     /// For a pipe, this also reserves the space in advance and gives the progress bar a total.
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = PROOF)]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = VERIFICATION)]
     pub size: Option<u64>,
 
     /// Read DST back from the medium and compare
     ///
     /// A new file is compared before it gets its name.
-    #[arg(long, help_heading = PROOF)]
+    #[arg(long, help_heading = VERIFICATION)]
     pub verify: bool,
 
     /// Fail if the copy leaves pages in the page cache
     ///
     /// Reports how many pages of SRC and DST are resident before, during and after the copy. The exit status is 5 if the
     /// copy left any, or if the kernel does not say.
-    #[arg(long, help_heading = PROOF)]
+    #[arg(long, help_heading = VERIFICATION)]
     pub check_cache: bool,
 
     /// Copy nothing; report which pages are resident
     ///
     /// Counts the pages of files and directory trees that are in the page cache, as vmtouch(8) does. With -v, one line per
     /// file.
-    #[arg(long, help_heading = PROOF, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count",
+    #[arg(long, help_heading = VERIFICATION, conflicts_with_all = ["block_size", "queue_depth", "direct", "skip", "count",
         "seek", "in_place", "sparse", "reflink", "from_command",
         "recursive", "archive", "update", "exclude", "one_file_system", "target_directory", "no_target_directory", "no_clobber", "force", "no_sync", "preserve", "size", "checksum", "checksum_file",
         "verify", "check_cache", "resume", "header", "cacert", "connect_timeout", "timeout", "retry", "connections"])]
@@ -216,7 +217,7 @@ pub struct Cli {
     /// With --residency, list memory cgroups (root only)
     ///
     /// Each resident page is charged to one memory cgroup.
-    #[arg(long, requires = "residency", hide_short_help = true, help_heading = PROOF)]
+    #[arg(long, requires = "residency", hide_short_help = true, help_heading = VERIFICATION)]
     pub cgroups: bool,
 
     /// Limit the rate, in bytes per second
@@ -233,7 +234,7 @@ pub struct Cli {
     #[arg(long, help_heading = SHARING)]
     pub idle: bool,
 
-    /// Add a request header ("Name: value"); repeatable
+    /// Add a request header ("Name: value"); may be given more than once
     #[arg(long, value_name = "LINE", value_parser = HeaderParser, hide_short_help = true, help_heading = URLS)]
     pub header: Vec<(String, String)>,
 

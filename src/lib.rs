@@ -1,9 +1,9 @@
-//! Copies a file, block device, pipe or URL, bypassing the page cache: exact, all or nothing, and on the medium when it
-//! returns.
+//! Copies a file, directory tree, block device, pipe, URL or command output, bypassing the page cache: exact, all or
+//! nothing, and on the medium when it returns.
 //!
-//! Two things here are useful by themselves. [`copy()`] does what the command `dio-cp` does: the command only parses
-//! its options into a [`Job`] and shows the [`Report`]. [`DirectWriter`] is an [`std::io::Write`] over `O_DIRECT`, for
-//! programs that produce the bytes themselves.
+//! Two things here are useful by themselves. [`copy()`] and [`copy_tree()`] do what the command `dio-cp` does: the command
+//! only parses its options into a [`Job`] or a [`TreeJob`] and shows the [`Report`] or the [`TreeReport`].
+//! [`DirectWriter`] is an [`std::io::Write`] over `O_DIRECT`, for programs that produce the bytes themselves.
 //!
 //! # How the code is laid out
 //!
@@ -14,9 +14,11 @@
 //!     │
 //!   output                      progress, the report, --residency
 //!     │
+//!   tree                        directory trees: the walk, and workers that copy what it finds
+//!     │
 //!   copy                        open, plan, workers, finish, report: the stages of a copy
 //!     │
-//!     ├── source                file, stream, url: where the blocks come from
+//!     ├── source                file, stream, command, url: where the blocks come from
 //!     ├── destination           file, device, stream: where they go
 //!     ├── check                 digests, --verify, page cache statistics
 //!     │
@@ -65,4 +67,4 @@ pub use direct::{AlignedBuffer, Alignment, DirectPolicy, DirectReader, DirectWri
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Confirmation, Event, Observer, Phase, Silent};
 pub use job::{Algorithm, Checksum, Endpoint, HttpOptions, Job, Reflink, Sparse, TargetRule, TreeJob};
-pub use tree::{FailedFile, PagesLeft, TreeReport, copy_tree};
+pub use tree::{FailedFile, Failures, PagesLeft, TreeReport, copy_tree};

@@ -95,12 +95,12 @@ fn check_conflicts(cli: &Cli, source: &Endpoint, destination: &Endpoint) -> Resu
         (from_url && cli.preserve, "--preserve", "a URL has no attributes to preserve"),
         (from_command && cli.preserve, "--preserve", "the output of a command has no attributes to preserve"),
         (from_command && cli.resume, "--resume", "the output of a command cannot be read a second time"),
+        (reflink_always && cli.sparse != Sparse::Auto, "--reflink always", "a clone has the same holes as SRC"),
         (
-            reflink_always && cli.sparse != Sparse::Auto,
+            reflink_always && cli.direct != DirectPolicy::Auto,
             "--reflink always",
-            "a clone has the holes of SRC (--sparse auto)",
+            "--direct applies only to data that are copied",
         ),
-        (reflink_always && cli.direct != DirectPolicy::Auto, "--reflink always", "--direct is about moving bytes"),
         (cli.verify && cli.no_sync, "--verify", "with --no-sync, nothing is on the medium yet to be read back"),
         (
             cli.verify && cli.direct == DirectPolicy::Never,

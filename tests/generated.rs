@@ -55,8 +55,10 @@ fn render(section: &Section) -> String {
 }
 
 #[test]
-fn the_man_page_is_generated_from_the_definition() {
-    let man = clap_mangen::Man::new(Cli::command()).title("DIO-CP").manual("User Commands").source("dio-cp");
+fn the_man_page_is_generated_from_the_definition_and_describes_every_option() {
+    // Otherwise clap_mangen leaves out the descriptions of options that -h does not list.
+    let command = Cli::command().mut_args(|argument| argument.hide_short_help(false));
+    let man = clap_mangen::Man::new(command).title("DIO-CP").manual("User Commands").source("dio-cp");
     let mut generated = Vec::new();
     man.render_title(&mut generated).unwrap();
     man.render_name_section(&mut generated).unwrap();
@@ -69,6 +71,11 @@ fn the_man_page_is_generated_from_the_definition() {
     generated.extend(options.into_bytes());
     generated.extend(AFTER_OPTIONS.iter().map(|section| render(section)).collect::<String>().into_bytes());
     check_generated("man/dio-cp.1", &generated);
+    let page = String::from_utf8(generated).unwrap().replace('\\', "");
+    for argument in Cli::command().get_arguments() {
+        let help = argument.get_help().unwrap().to_string();
+        assert!(page.contains(&help), "{}: {help}", argument.get_id());
+    }
 }
 
 /// The long options that exist.

@@ -23,18 +23,18 @@ name.";
 
 /// How sizes are written.
 pub const SIZES: &str = "\
-K, M, G and T (or KiB, MiB …) are powers of 1024; kB, MB, GB and TB are powers of 1000; plain numbers are bytes. \
+K, M, G, T, P and E (or KiB, MiB …) are powers of 1024; kB, MB, GB … are powers of 1000; plain numbers are bytes. \
 Fractions are allowed (1.5G).";
 
 /// Exit statuses and their meanings.
 pub const EXIT_STATUS: [(&str, &str); 8] = [
-    ("0", "Success: the data, the name and the length are on the medium."),
+    ("0", "Success: data, names, lengths and attributes are on the medium, unless --no-sync was given."),
     ("1", "The copy failed: an I/O error, no space, SRC changed, or the copy was refused (same file, device in use)."),
     ("2", "Usage error: wrong arguments."),
     ("3", "The content is not what --size, --checksum, --checksum-file or --verify requires."),
     ("4", "Direct I/O was refused (--direct always)."),
     ("5", "The copy is complete, but left pages in the page cache, or they cannot be counted (--check-cache)."),
-    ("6", "The command of --from-command failed or could not be started: nothing was published."),
+    ("6", "The command of --from-command failed or could not be started: a file DST is unchanged."),
     ("128+N", "Terminated by signal N, after cleaning up (130 for SIGINT, 143 for SIGTERM)."),
 ];
 

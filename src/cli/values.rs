@@ -21,15 +21,15 @@ const RESERVED_HEADERS: [&str; 6] = ["range", "if-range", "connection", "content
 pub type Choice<T> = (&'static str, &'static str, T);
 
 pub const DIRECT: [Choice<DirectPolicy>; 3] = [
-    ("auto", "Copy without direct I/O, keep the page cache clean by other means, and say so", DirectPolicy::Auto),
+    ("auto", "Copy without direct I/O, keep the page cache clean by other means, and report it", DirectPolicy::Auto),
     ("always", "Fail with exit status 4", DirectPolicy::Always),
     ("never", "Use the page cache in any case, even where direct I/O works", DirectPolicy::Never),
 ];
 
 pub const REFLINK: [Choice<Reflink>; 3] = [
-    ("auto", "Clone where the filesystem can, and move the bytes elsewhere", Reflink::Auto),
-    ("always", "Fail with exit status 1 where the filesystem cannot clone", Reflink::Always),
-    ("never", "Move the bytes", Reflink::Never),
+    ("auto", "Clone if the filesystem can; otherwise copy the data", Reflink::Auto),
+    ("always", "Fail with exit status 1 if the file cannot be cloned", Reflink::Always),
+    ("never", "Copy the data", Reflink::Never),
 ];
 
 pub const SPARSE: [Choice<Sparse>; 3] = [

@@ -42,7 +42,7 @@ fn source(operand: &OsStr) -> Result<Endpoint> {
 
 /// Fails if an option is about one file only.
 pub fn check_conflicts(cli: &Cli) -> Result<()> {
-    let one_file = "it applies to a single file, and several may be copied";
+    let one_file = "it applies to a single file only, and this command may copy several";
     for (conflict, option, why) in [
         (cli.from_command, "--from-command", one_file),
         (cli.seek.is_some(), "--seek", one_file),
@@ -51,11 +51,7 @@ pub fn check_conflicts(cli: &Cli) -> Result<()> {
         (cli.size.is_some(), "--size", one_file),
         (cli.in_place, "--in-place", one_file),
         (cli.json && cli.checksum.is_some(), "--json", "the digests of --checksum go to standard output"),
-        (
-            cli.resume,
-            "--resume",
-            "with several files, repeat the command with -u instead, which skips the files that are complete",
-        ),
+        (cli.resume, "--resume", "of several files, -u copies only those that are not complete yet"),
         (cli.checksum.as_ref().is_some_and(|c| c.expected.is_some()), "--checksum with a digest", one_file),
     ] {
         if conflict {

@@ -8,7 +8,7 @@ pub const LIMITS: Section = Section {
     terms: &[
         (
             "btrfs",
-            "Files with data checksums are written through the page cache, even with O_DIRECT, and btrfs drops the pages \
+            "Files with data checksums are written through the page cache, even with O_DIRECT, and btrfs evicts the pages \
              itself (measured on Linux 6.18). Compressed files are read in the same way. dio-cp reports this as not \
              direct. Files in directories with chattr +C are written with direct I/O.",
         ),
@@ -26,11 +26,11 @@ pub const LIMITS: Section = Section {
         (
             "Unknown residency",
             "Where the kernel does not say what is cached (a file that the user may not write) and direct I/O is refused, \
-             pages of SRC that were cached before are dropped too, and this is reported.",
+             pages of SRC that were cached before are evicted too, and this is reported.",
         ),
         (
             "--in-place past an unaligned end",
-            "Such a copy inserts two pages, the old and the new last one, and drops both.",
+            "Such a copy inserts two pages, the old and the new last one, and evicts both.",
         ),
         (
             "SRC that changes",
@@ -39,8 +39,8 @@ pub const LIMITS: Section = Section {
         ),
         (
             "--sparse always",
-            "Runs of zeros become holes if they have 64 KiB, or a block if blocks are smaller: shorter holes cost more \
-             requests than they save.",
+            "Runs of zeros become holes if they are at least 64 KiB long, or one block if blocks are smaller: shorter holes \
+             cost more requests than they save.",
         ),
         (
             "--from-command",
@@ -53,7 +53,7 @@ pub const LIMITS: Section = Section {
         ),
         (
             "Trees",
-            "With -a, files with several names are remembered until the end: a few hundred bytes each. Files that -u skips are \
+            "With -a, files with several hard links are remembered until the end: a few hundred bytes each. Files that -u skips are \
              neither in the manifest of --checksum nor compared with --checksum-file.",
         ),
         (
@@ -70,11 +70,11 @@ pub const LIMITS: Section = Section {
         ("--resume", "Needs extended attributes, which FAT lacks. Without them nothing is kept, and this is reported."),
         (
             "--resume with --connections",
-            "Keeps only what has no gap before it: up to 64 MiB per connection less than what was received.",
+            "Only the data before the first gap are kept: up to 64 MiB per connection are downloaded again.",
         ),
         (
             "Bodies without a length",
-            "A body that ends with the connection counts as complete if the connection was closed properly. HTTP/1.1 only.",
+            "A body that ends with the connection counts as complete if the connection was closed properly.",
         ),
         ("--connections", "An error may be reported late, while a connection is being made: up to --connect-timeout."),
     ],

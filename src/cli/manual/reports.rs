@@ -32,7 +32,7 @@ pub const JSON_REPORT: Section = Section {
             "Bytes by I/O mode: direct; resident (read from the page cache, where they already were); uncached (through the \
              page cache, and evicted at once); cached; memory (tmpfs).",
         ),
-        ("seconds", "total, of which: copy, sync and verify."),
+        ("seconds", "total, and its parts: copy, sync and verify."),
         ("digest", "algorithm and hex, or null."),
         ("verified", "Whether the copy was read back."),
         ("synced", "Whether the copy waited for the medium."),
@@ -42,7 +42,7 @@ pub const JSON_REPORT: Section = Section {
         ),
         (
             "cache",
-            "With --check-cache, resident pages of source and destination: before, at most during the copy (sampled every \
+            "With --check-cache, resident pages of source and destination: before the copy, peak during it (sampled every \
              10 ms), and after; null where the kernel does not say.",
         ),
         ("alignment", "Alignment of direct transfers for source and destination, in bytes; 1 means none."),

@@ -10,8 +10,8 @@ pub const DESCRIPTION: Section = Section {
          --from-command it is what a command prints. DST is a file, an \
          existing directory (the copy gets the file name of SRC), a block device, a FIFO or character device, or - for \
          standard output.",
-        "The last line on standard error has the format of dd's. A line before it reports anything that did \
-         not use direct I/O, and anything that was cloned.",
+        "The last line on standard error has the format of dd's. Lines before it report where direct \
+         I/O was refused, and what was cloned.",
     ],
     terms: &[],
 };
@@ -20,14 +20,14 @@ pub const PAGE_CACHE: Section = Section {
     title: "PAGE CACHE",
     text: &[
         "During a copy the kernel inserts no page of SRC into the page cache, and at most the last, partial page of DST, \
-         which is dropped before the copy ends. Pages of SRC that were resident before stay resident.",
-        "Blocks of a source file whose pages are all resident are copied out of the page cache; everything else is read \
+         which is evicted before the copy ends. Pages of SRC that were resident before stay resident.",
+        "If all pages of a block of the source file are resident, the block is read from the page cache; everything else is read \
          with direct I/O. No page is inserted, evicted or marked as recently used, and dirty pages need not be written \
-         back first. -v and --json (read, resident) say how much was read this way. --direct always reads everything from \
+         back first. -v and --json (read, resident) say how much was read this way. With --direct=always, everything is read from \
          the disk. The kernel says what is resident only for files that the user may write or owns. Block devices are \
          always read from the disk.",
         "Where direct I/O is refused (FUSE without direct I/O, squashfs, ext4 with data=journal), the copy goes through the \
-         page cache with RWF_DONTCACHE (Linux 6.14) or drops the pages right behind it, and says so.",
+         page cache with RWF_DONTCACHE (Linux 6.14), or evicts the pages after each transfer, and this is reported.",
     ],
     terms: &[],
 };
@@ -50,16 +50,16 @@ pub const COMMANDS: Section = Section {
     title: "COMMANDS",
     text: &[
         "A program at the end of a pipe cannot know whether the program before it failed: (head -c 1M /dev/urandom; exit 1) | \
-         dio-cp - out publishes a truncated file with exit status 0. With --from-command, dio-cp runs the command itself, and \
+         dio-cp - out creates a truncated file, with exit status 0. With --from-command, dio-cp runs the command itself, and \
          its exit status is part of the result. If the command exits with a status other than 0, is terminated by a signal, or \
-         cannot be started, nothing is published, DST stays as it was, and the exit status is 6. If DST is a device \
+         cannot be started, DST is not created or replaced, and the exit status is 6. If DST is a device \
          or a stream, the bytes have already been written; the exit status is 6 in that case, too.",
         "The command starts when DST is open and can be written. It runs without a shell: for pipes and redirections, use -- \
-         sh -c 'COMMAND | COMMAND' (in bash, set -o pipefail inside). dio-cp waits for it even if it closes its output \
+         bash -c 'set -o pipefail; COMMAND | COMMAND'. dio-cp waits for it even if it closes its output \
          early. With --count, a command that prints more is terminated, and its exit status does not matter.",
         "The command has a process group of its own. If the copy fails or a signal ends it, the group gets SIGTERM or that \
-         signal, and SIGKILL a second later; processes that have left the group (setsid) are not reached. Ctrl-Z and fg \
-         stop and continue both. A command can read from the terminal, for example to ask for a password.",
+         signal, and SIGKILL a second later; processes that have left the group (setsid) are not reached. Ctrl-Z \
+         stops the copy and the command; fg continues them. A command can read from the terminal, for example to ask for a password.",
     ],
     terms: &[],
 };
@@ -71,10 +71,10 @@ pub const CLONES: Section = Section {
          clone, as with cp(1): it takes milliseconds and no space, whatever its size. Later changes to one file do not \
          affect the other. A clone is atomic and durable like any copy, and inserts nothing into the page cache; dirty \
          pages of SRC are written back first. A line before the last one says how many bytes were cloned, and the rate in \
-         the last line counts only bytes that were moved.",
+         the last line counts only bytes that were copied.",
         "With --skip, --count and --seek, whole blocks of the filesystem are cloned and the rest is copied, if the offsets \
-         in SRC and DST are equally aligned. --checksum and --verify still read SRC. --sparse or --direct with a \
-         value other than auto moves the bytes, and so does --reflink never: use it where DST must survive damage to SRC's \
+         in SRC and DST are equally aligned. --checksum and --verify still read SRC. With --sparse or --direct \
+         other than auto, the data are copied, and with --reflink=never, too: use that where DST must survive damage to SRC's \
          blocks. On btrfs, a file with checksums cannot be cloned into one without (chattr +C), or vice versa.",
     ],
     terms: &[],
@@ -89,8 +89,8 @@ pub const SHARING_THE_DISK: Section = Section {
          --verify reads back at the same rate.",
         "--idle: the copy runs at full speed, in the idle I/O class, while nobody else uses the disk. Ten times a second it \
          pauses for 2 ms to see whether the disk is still busy. If so, it yields: it makes transfers of 96 KiB, one at a \
-         time with a pause after each, at 250 MB/s at most, until nobody else has used the disk for a quarter of a second (longer, up to 8 s, if \
-         that has proved too short). It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
+         time with a pause after each, at 250 MB/s at most, until nobody else has used the disk for a quarter of a second. This wait gets \
+         longer, up to 8 s, if the disk turns out to be busy again soon after. It reads the kernel's counters of the disks under SRC and DST, or of all disks where the \
          kernel does not say which ones these are (btrfs, overlay, network filesystems). No particular I/O scheduler is \
          needed. -v reports what it sees.",
     ],
@@ -105,18 +105,18 @@ pub const URLS: Section = Section {
          Content-Disposition, or else from the last segment of the URL. A file whose name was chosen by the server never \
          replaces an existing file.",
         "A body that is shorter or longer than announced, a truncated chunked body, and a status of 4xx or 5xx are errors: \
-         nothing gets the final name.",
+         DST is not created or replaced.",
         "After a lost connection, the download resumes where it stopped (Range with If-Range), after a delay of 0.5 s, 1 s, \
          2 s and so on, or what Retry-After says, up to an hour. --retry limits the failures in a row: after 16 MiB of \
          progress, the count starts again. If the file on the server has changed (ETag, Last-Modified or length), or if \
          the server does not identify its version, the download starts over: two versions are never mixed. A copy to a \
-         stream or with --in-place cannot start over, so it fails.",
+         stream or with --in-place cannot start over, and fails instead.",
         "--connections needs a server that supports ranges and identifies the version of the file (a strong ETag, or \
          Last-Modified and a length). Otherwise dio-cp uses one connection and says so. With --checksum, or when DST is a \
          stream, each request is for one block; a larger -b then helps with a distant server.",
         "Credentials come from the URL (https://user:password@host/), from --header \"Authorization: …\", or from ~/.netrc. \
          Passwords are never printed.",
-        "URLs need the cargo feature url, which is on by default.",
+        "HTTP/1.1 is used. URLs need the cargo feature url, which is on by default.",
     ],
     terms: &[],
 };
@@ -124,13 +124,13 @@ pub const URLS: Section = Section {
 pub const RESUMING: Section = Section {
     title: "RESUMING",
     text: &[
-        "An interrupted copy with --resume leaves the hidden file .NAME.partial.dio-cp next to DST. Its extended attribute \
+        "An interrupted copy with --resume leaves a partial file, .NAME.partial.dio-cp, next to DST. Its extended attribute \
          user.dio-cp.partial records which source it belongs to and how much of it is on the medium, updated once a \
          second. The next copy with --resume continues there if the source is the same: the same URL, version and \
-         length, or the same file (device, inode, length and times). Otherwise it says why it starts over. It trusts only a \
-         file that belongs to the same user and that nobody else can write.",
-        "After a wrong digest or a failed fsync(2), nothing doubtful is kept. Delete the hidden file if it is no longer \
-         wanted. --checksum reads back what an earlier copy left, and covers it. --verify does not, and says \"not verified\".",
+         length, or the same file (device, inode, length and times). Otherwise it says why it starts over. A partial \
+         file is used only if it belongs to the same user and nobody else can write to it.",
+        "After a wrong digest nothing is kept, and after a failed fsync(2) nothing that was not on the medium before. Delete the \
+         partial file if it is no longer wanted. --checksum reads back what an earlier copy left, and covers it. --verify does not, and says \"not verified\".",
     ],
     terms: &[],
 };
@@ -138,9 +138,9 @@ pub const RESUMING: Section = Section {
 pub const VERIFYING: Section = Section {
     title: "VERIFYING",
     text: &[
-        "--verify keeps a digest of every 4 MiB copied, reads the copy back from the medium, bypassing the page cache, and \
-             compares the digests, before a new file gets its name. The digests need 12 MiB of memory per TiB, and up to twice that while \
-             the list grows.",
+        "--verify keeps a digest of every 4 MiB copied. Before a new file gets its name, --verify reads it back from the \
+         medium, bypassing the page cache, and compares the digests. They need 12 MiB of memory per TiB, and up to twice that \
+         while the list grows.",
     ],
     terms: &[],
 };
@@ -155,7 +155,7 @@ pub const SIGNALS: Section = Section {
         ),
         ("SIGTSTP, SIGCONT", "Stop and continue, together with the command of --from-command."),
         ("SIGUSR1", "Print a progress line on standard error and continue."),
-        ("SIGPIPE", "Standard output no longer has a reader: terminate silently by the same signal."),
+        ("SIGPIPE", "If standard output no longer has a reader, terminate silently by the same signal."),
     ],
 };
 

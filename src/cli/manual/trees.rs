@@ -6,7 +6,7 @@ pub const TREES: Section = Section {
     title: "TREES",
     text: &[
         "With -r or -a, or with several sources, names follow the rules of cp(1): into DST if it is a directory, otherwise as \
-         DST; -t and -T say which. Existing directories are merged. URLs may be among several sources. Symbolic links in a \
+         DST; -t and -T decide it. Existing directories are merged. URLs may be among several sources. Symbolic links in a \
          tree stay symbolic links; FIFOs and device nodes are created anew; sockets are skipped with a note.",
         "Each file is copied as described above: exact, as a whole or not at all, and cloned where the filesystem can. A tree \
          is atomic file by file. At exit status 0, everything is on the medium: data, names, attributes and directories. \
