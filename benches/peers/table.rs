@@ -200,7 +200,7 @@ out.
 - The commands of a case take turns, A B C, C B A, so that a shared disk whose speed drifts affects all of them equally.
   Before each run, the previous copy is deleted unless a note says otherwise, the filesystem is synced, and the source's
   pages are evicted from the page cache or read into it.
-- Every command ends when the data is on the medium. Where a tool has no such option, `sync` waits for the file.
+- Every command ends when the data are on the medium. Where a tool has no such option, `sync` waits for the file.
 - Wall: the median of the rounds. Spread: the fastest and the slowest round. Ratio: the median divided by that of the
   first line. If a run makes several copies, all times are those of one copy.
 - CPU: user and system time of all processes of the command. Peak memory: that of its largest process.
