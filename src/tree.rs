@@ -75,7 +75,7 @@ use tally::{Tally, get};
 
 pub use cache::PagesLeft;
 pub use report::TreeReport;
-pub use tally::FailedFile;
+pub use tally::{FailedFile, Failures};
 
 /// Threads that copy files.
 const WORKERS: usize = 4;
@@ -211,7 +211,7 @@ impl<'a> Tree<'a> {
                 quoted(&destination)
             );
             if left > 0 {
-                message += &format!("; {left} hidden files (.*.dio-cp) are left behind and can be deleted");
+                message += &format!("; hidden files (.*.dio-cp) that are left there and can be deleted: {left}");
             }
             download.into_iter().for_each(|download| message += &format!("; {download}"));
             message
@@ -225,14 +225,17 @@ impl<'a> Tree<'a> {
         // The workers own it, so that the walk does not wait for workers that have ended.
         let items = Arc::new(Mutex::new(items));
         std::thread::scope(|scope| {
-            let start_worker = |for_reading| {
+            let start_worker = |stops_when_cloning| {
                 let (items, buffer) = (items.clone(), AlignedBuffer::new(BUFFER_SIZE)?);
-                std::thread::Builder::new().spawn_scoped(scope, move || self.work(for_reading, &items, buffer))
+                std::thread::Builder::new().spawn_scoped(scope, move || self.work(stops_when_cloning, &items, buffer))
             };
             let for_cloning = available_parallelism().map_or(1, NonZero::get).max(MIN_CLONING_WORKERS);
             start_worker(false).map_err(|e| Error::io("starting a thread to copy to", &self.job.destination, e))?;
-            // Where threads or memory are scarce, fewer workers do as well.
-            let _fewer = (1..self.workers).try_for_each(|number| start_worker(number >= for_cloning).map(drop));
+            for number in 1..self.workers {
+                if start_worker(number >= for_cloning).is_err() {
+                    break; // where threads or memory are scarce, fewer workers do as well
+                }
+            }
             drop(items);
             for source in sources {
                 let result = match source {

@@ -61,8 +61,7 @@ impl<'a> Opened<'a> {
         })?;
         let Context { observer, .. } = self.context;
         observer.event(Event::Start(self.source.info.length));
-        let not_read = if checks.need_bytes() { 0 } else { cloned.end - cloned.start };
-        observer.event(Event::Copied(self.destination_info.resumed + not_read));
+        observer.event(Event::Copied(self.destination_info.resumed + not_read(&cloned, &checks)));
         // With several workers, the others would wait while the reader of the stream stalls, and then write all at once.
         let workers = if limited && in_order { 1 } else { self.workers(&cloned, &checks) };
         let buffer_size = self.buffer_size(&layout, workers);
@@ -91,22 +90,24 @@ impl<'a> Opened<'a> {
     fn clone_blocks(&mut self) -> Result<Range<u64>> {
         let job = self.context.job;
         let wanted = job.reflink != Reflink::Never && job.sparse == Sparse::Auto && job.direct == DirectPolicy::Auto;
-        let SourceInfo { name, file, .. } = &self.source.info;
-        let is_file = file.as_ref().is_some_and(|(_, metadata)| metadata.is_file());
-        if !wanted || self.destination_info.resumed > 0 || is_file && self.source.info.length.is_none_or(|len| len == 0)
-        {
+        if !wanted || self.destination_info.resumed > 0 {
             return Ok(0..0);
         }
-        let cloned = match &self.source.extents {
-            Some(extents) if is_file => self.destination.clone_blocks(&extents.range()),
-            _ => Err(std::io::Error::other("it is not a file")),
+        let SourceInfo { name, file, length, .. } = &self.source.info;
+        let always = job.reflink == Reflink::Always;
+        let cannot_clone =
+            |e| Error::io("cloning", name, e).hint("leave out --reflink always: dio-cp then copies the data");
+        let is_file = file.as_ref().is_some_and(|(_, metadata)| metadata.is_file());
+        if is_file && length.is_none_or(|length| length == 0) {
+            return Ok(0..0);
+        }
+        let Some(extents) = self.source.extents.as_ref().filter(|_| is_file) else {
+            let why = std::io::Error::other("it is not a file");
+            return if always { Err(cannot_clone(why)) } else { Ok(0..0) };
         };
-        match cloned {
+        match self.destination.clone_blocks(&extents.range()) {
             Ok(cloned) => Ok(cloned),
-            Err(e) if job.reflink == Reflink::Always => {
-                Err(Error::io("cloning", name, e).hint("leave out --reflink always: dio-cp then copies the bytes"))
-            }
-            Err(_) if !is_file => Ok(0..0),
+            Err(e) if always => Err(cannot_clone(e)),
             Err(e) => {
                 let line = format!("{}: not cloned: {}", quoted(name), plain(&e));
                 self.context.detail(line);
@@ -152,7 +153,7 @@ impl<'a> Opened<'a> {
     /// As many as the queue depth asks for, or the source serves, or there are blocks to read.
     fn workers(&self, cloned: &Range<u64>, checks: &Checks) -> usize {
         let job = self.context.job;
-        let not_read = if checks.need_bytes() { 0 } else { cloned.end - cloned.start };
+        let not_read = not_read(cloned, checks);
         let blocks = |length: u64| (length - not_read).div_ceil(job.block_size as u64).max(1);
         let blocks = self.source.info.length.map_or(u64::MAX, blocks);
         blocks.min(job.queue_depth.max(self.source.min_workers) as u64) as usize
@@ -173,4 +174,9 @@ impl<'a> Opened<'a> {
         let huge = needed >= MIN_HUGE_PAGE_BLOCK && workers * HUGE_PAGE <= DEFAULT_MEMORY && long;
         if huge { needed.max(HUGE_PAGE) } else { needed }
     }
+}
+
+/// Bytes of the copy that no worker has to read.
+fn not_read(cloned: &Range<u64>, checks: &Checks) -> u64 {
+    if checks.need_bytes() { 0 } else { cloned.end - cloned.start }
 }

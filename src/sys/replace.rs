@@ -199,7 +199,7 @@ pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<Replaced> {
     }
     let mut reports = in_child(replacements).unwrap_or_default();
     // The child works in order.
-    let done = reports.iter().filter(|[_, attribute, errno]| *attribute == NAME || !is_refusal(*errno)).count();
+    let done = reports.iter().filter(|report| is_last(report)).count();
     reports.retain(|[number, ..]| (*number as usize) < done);
     for (replacement, number) in replacements.iter().zip(0..).skip(done) {
         replacement.run_again(number, &mut |report| {
@@ -218,6 +218,11 @@ pub fn replace_all(replacements: &[Replacement<'_>]) -> Vec<Replaced> {
         }
     }
     replaced
+}
+
+/// True for the last report about a replacement: of its name, or of an attribute whose failure ends it.
+fn is_last([_, attribute, errno]: &Report) -> bool {
+    *attribute == NAME || !is_refusal(*errno)
 }
 
 /// What the child reported, as far as it got.

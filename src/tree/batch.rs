@@ -30,7 +30,7 @@ pub struct Unnamed {
     pub len: u64,
     /// Bytes that are in the page cache until the batch is on the medium.
     pub cached: u64,
-    /// It needs no sync before it gets its name: no name becomes durable before what it consists of.
+    /// It needs no sync before it gets its name: the filesystem makes no name durable before the content.
     pub ordered: bool,
     /// With --checksum.
     pub digest: Option<Vec<u8>>,

@@ -72,11 +72,13 @@ impl PagesLeft {
     pub fn require_none(&self, destination: &Path) -> Result<()> {
         let Self { source, destination: copies, unknown } = self;
         if source + copies > 0 {
-            let why = format!("the copy is done, but it left {source} pages of the source and {copies} of the copies");
+            let why = format!(
+                "the copy is complete, but it left {source} pages of the source and {copies} of the copies in the page cache"
+            );
             return Err(Error::cache(destination, why));
         }
         if *unknown > 0 {
-            let why = format!("the copy is done, but the kernel does not report the pages of {unknown} files");
+            let why = format!("the copy is complete, but the kernel does not report the pages of {unknown} files");
             let hint = "run it as the files' owner, on Linux 6.5 or later";
             return Err(Error::cache(destination, why).hint(hint));
         }

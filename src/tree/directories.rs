@@ -127,7 +127,8 @@ impl TreeDirectory {
             if (metadata.dev(), metadata.ino()) != directory.id {
                 return Err(io::Error::other("its directory was moved or replaced during the copy"));
             }
-            // Of a long way, only the end is kept open: otherwise the ways in both trees would close each other.
+            // Of a long path, only the last directories stay open: otherwise the paths in both trees would keep closing each
+            // other's.
             if closed.len() < self.open_directories.max / 4 + 1 {
                 *lock(&directory.handle) = Some(handle.clone());
                 self.open_directories.opened(directory);

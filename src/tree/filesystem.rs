@@ -52,17 +52,15 @@ impl Filesystem {
     }
 }
 
-/// Something that was found out during the copy, and stays so.
+/// A fact that is learned during the copy. Once set, it stays set.
 #[derive(Default)]
 pub struct Flag(AtomicBool);
 
 impl Flag {
-    /// It was found out.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// True if it was found out.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -76,7 +76,7 @@ impl Tree<'_> {
                 return Ok(Claim::Settled(Outcome::Waits));
             }
             Copy::Named(named) => named.clone(),
-            // The reason may have been the other name.
+            // That failure may have been due to the other name.
             Copy::Failed => {
                 *copy = Copy::Pending(Vec::new());
                 drop(copy);

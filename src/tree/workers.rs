@@ -25,10 +25,10 @@ fn take(items: &Receiver<Item>) -> Vec<Item> {
 }
 
 impl Tree<'_> {
-    /// The loop of one worker. `for_reading`: there are enough workers without it once files are cloned. Clones read no
-    /// data, and with more threads than processors, they only wait for each other's locks in the kernel.
-    pub fn work(&self, for_reading: bool, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
-        while !(for_reading && self.cloned.is_set()) {
+    /// The loop of one worker. With `stops_when_cloning`, it ends once files are cloned: clones read no data, and with more
+    /// threads than processors, they only wait for each other's locks in the kernel.
+    pub fn work(&self, stops_when_cloning: bool, items: &Mutex<Receiver<Item>>, mut buffer: AlignedBuffer) {
+        while !(stops_when_cloning && self.cloned.is_set()) {
             let taken = take(&items.lock().unwrap_or_else(PoisonError::into_inner));
             if taken.is_empty() {
                 return;
