@@ -142,7 +142,9 @@ fn existing<'a>(
     observer: &dyn Observer,
     cleanup: &'a Cleanup,
 ) -> Result<Opened<'a>> {
-    let Some(metadata) = &target.metadata else { return Err(Error::summary("the destination has vanished")) };
+    let Some(metadata) = &target.metadata else {
+        return Err(Error::failed("opening", &target.name, "it was deleted in the meantime"));
+    };
     refuse_same_file(source, &target.name, metadata)?;
     let kind = metadata.file_type();
     if job.no_clobber {

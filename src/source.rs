@@ -219,7 +219,7 @@ fn stream<'a>(
         None => "a stream of unknown length".to_string(),
     };
     if metadata.file_type().is_fifo() {
-        description += "; dio-cp cannot know whether the program that writes it fails (--from-command can)";
+        description += "; dio-cp cannot know whether the program that writes it fails (with --from-command it can)";
     }
     let info = SourceInfo {
         name: name.into(),

@@ -8,30 +8,19 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use common::matrix::{Copy, Expected, Matrix, plainly};
+use common::matrix::copy_without_links;
 use common::*;
 
 /// exFAT has no links, owners, modes or extended attributes.
 #[test]
 fn copies_on_exfat_are_exact() {
     needs_root_and!("mkfs.exfat", "mount.exfat-fuse", "losetup");
-    let mut matrix = Matrix::for_users();
     let scratch = Scratch::new();
     let disk = Loop::new(&scratch, 64 << 20, 512);
     tool("mkfs.exfat", [disk.name()]);
     let name = disk.name().to_string();
     let mount = Mount::with(&scratch, &["-t", "exfat-fuse", &name], Some(disk));
-    let at = mount.at.as_path();
-    for copy in Copy::FOR_USERS.into_iter().filter(|copy| *copy != Copy::Tree) {
-        matrix.copy_in(at, "exFAT", copy, Expected::DONE, &plainly);
-    }
-    // A tree without links, which exFAT does not have.
-    let src = scratch.path("src");
-    fs::create_dir_all(src.join("sub/empty")).unwrap();
-    (0..100).for_each(|i| fs::write(src.join(format!("sub/{i}")), content(i * 1000)).unwrap());
-    copies(["-r".as_ref(), src.as_os_str(), at.join("tree").as_os_str()]);
-    tool("diff", ["-r".as_ref(), src.as_os_str(), at.join("tree").as_os_str()]);
-    matrix.finish();
+    copy_without_links(&mount.at, "exFAT");
 }
 
 /// A server that is ended with the test.

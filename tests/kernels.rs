@@ -23,7 +23,7 @@ fn expected_without(group: &str, error: i32, copy: Copy) -> Expected {
         ("fadvise64", Copy::File | Copy::Pipe | Copy::Replace | Copy::Verify | Copy::Url) => {
             Expected::noted("may stay in the page cache: the kernel refuses posix_fadvise")
         }
-        // With EPERM, the kernel says that this user may not know.
+        // EPERM means that the kernel does not report the pages to this user.
         ("cachestat", Copy::CheckCache) if error == libc::EPERM => Expected::UNKNOWN_PAGES,
         // The C library takes ENOSYS only as a reason to start threads in the older way.
         ("clone3", Copy::Tree) if error == libc::EPERM => Expected::refused("thread"),
@@ -50,12 +50,12 @@ fn copies_without_each(error: i32) {
 }
 
 #[test]
-fn each_call_that_an_old_kernel_lacks_can_be_done_without() {
+fn copies_work_without_each_call_that_an_old_kernel_lacks() {
     copies_without_each(libc::ENOSYS);
 }
 
 #[test]
-fn each_call_that_a_container_forbids_can_be_done_without() {
+fn copies_work_without_each_call_that_a_container_forbids() {
     copies_without_each(libc::EPERM);
 }
 

@@ -215,8 +215,8 @@ fn manifest_of_copy(tree: &Path, copy: &Path) -> Entries {
     manifest(copy)
 }
 
-/// Calls that only a child process makes, to create and to rename. strace would kill the child, too, and then the program
-/// itself when it makes up for that: a unit test in `sys/replace.rs` lets the child alone end.
+/// Calls that only a child process makes, to create and to rename. strace would kill the child, and then the program when
+/// it repeats the call. A unit test in `sys/replace.rs` covers a child that ends alone.
 const CALLS_OF_CHILD: [&str; 7] = ["rename", "symlink", "mknod", "fchownat", "chmod", "lsetxattr", "lremovexattr"];
 
 /// Kills the program after each call.

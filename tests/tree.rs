@@ -15,16 +15,6 @@ use std::time::Duration;
 
 use common::*;
 
-/// Files of many sizes in a few directories.
-fn plain_tree(root: &Path, files: usize) {
-    for i in 0..files {
-        let directory = root.join(format!("d{}", i % 7)).join(format!("e{}", i % 3));
-        fs::create_dir_all(&directory).unwrap();
-        let len = [0, 1, 511, 4096, 5000, 70_000][i % 6];
-        fs::write(directory.join(format!("f{i}")), content(len)).unwrap();
-    }
-}
-
 /// A tree with everything that a filesystem can hold.
 fn nasty_tree(root: &Path) {
     fs::create_dir(root).unwrap();
@@ -504,7 +494,7 @@ fn a_finished_tree_survives_a_power_failure() {
 }
 
 #[test]
-fn a_signal_says_how_far_the_copy_came() {
+fn after_a_signal_the_message_says_how_many_files_are_complete() {
     let scratch = Scratch::new();
     let (src, dst) = (scratch.path("src"), scratch.path("dst"));
     plain_tree(&src, 3000);

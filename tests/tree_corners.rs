@@ -280,7 +280,7 @@ fn copy_with_fault(scratch: &Scratch, inject: &str) -> std::process::Output {
 }
 
 #[test]
-fn fewer_threads_do_as_well_and_none_is_an_error() {
+fn a_tree_is_copied_with_few_threads_and_refused_without_any() {
     needs_root_and!("strace", "setfattr");
     let scratch = Scratch::new();
     // The first thread watches for signals.
@@ -309,7 +309,7 @@ fn attributes_are_not_lost_silently() {
 }
 
 #[test]
-fn what_is_not_on_the_medium_gets_no_name() {
+fn a_file_that_cannot_be_synced_gets_no_name() {
     needs_root_and!("strace", "setfattr");
     for call in ["syncfs", "sync_file_range"] {
         let scratch = Scratch::new();

@@ -46,7 +46,7 @@ impl<'a> StreamDestination<'a> {
         let stored = kind.is_file() || kind.is_block_device();
         if kind.is_block_device() && !job.force {
             let why = format!("{} is a block device", quoted(name));
-            return Err(Error::usage(why).hint("name the device as DST, or use -f to write to it without any check"));
+            return Err(Error::usage(why).hint("name the device as DST, or use -f to write to it without checks"));
         }
         if stored && job.direct == DirectPolicy::Always {
             let why = "direct I/O refused: another process opened it, and its position may not be aligned";

@@ -176,7 +176,7 @@ impl IdleGate {
         }
         if state.others <= OWN_TRANSFERS && self.disks.get().is_some_and(DiskStats::reliable) {
             let quiet = state.patience.as_secs_f64();
-            self.change_mode(state, true, &format!("nobody else used the disk for {quiet} s: alone"));
+            self.change_mode(state, true, &format!("nobody else used the disk for {quiet} s: at full speed again"));
         }
         (state.others, state.last_sample) = (0, Instant::now());
     }

@@ -101,7 +101,7 @@ impl RateLimiter {
         Some(start)
     }
 
-    /// Delays the next block by the time of `bytes` that have just arrived, so that both do not come at once.
+    /// Delays the next block by the time of `bytes` that have just arrived, so that together they keep to the rate.
     pub fn arrived(&self, direction: Direction, bytes: usize) {
         let Some(duration) = self.duration(bytes) else { return };
         let mut next_start = self.next_start(direction);

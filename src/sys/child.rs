@@ -213,7 +213,7 @@ impl ChildGroup {
         }
     }
 
-    /// True if the leader has succeeded. What it may have started for later is not to be ended then.
+    /// True if the leader has succeeded. What it left in the background is then not terminated.
     pub fn is_finished(&self) -> bool {
         self.state().status.is_some_and(|status| status.success())
     }

@@ -87,7 +87,8 @@ pub fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Page sizes of other processors, such as 16 and 64 KiB on arm64. For calculations only: memory has the pages it has.
+/// Page sizes of other processors, such as 16 and 64 KiB on arm64. For tests of calculations: it changes what
+/// [`page_size`] returns, and not the pages of memory.
 #[cfg(test)]
 pub mod other_page_size {
     use std::cell::Cell;
@@ -98,7 +99,7 @@ pub mod other_page_size {
         SIZE.get()
     }
 
-    /// Runs `work` in this thread as with pages of `size` bytes.
+    /// Runs `work` in this thread, in which `page_size` returns `size`.
     pub fn with<T>(size: u64, work: impl FnOnce() -> T) -> T {
         SIZE.set(Some(size));
         let result = work();

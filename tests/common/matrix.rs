@@ -9,7 +9,7 @@ use std::process::Command;
 
 use self::setting::Setting;
 use super::web::Server;
-use super::{Loop, Mount, Scratch, binary, content, dio_cp, feed};
+use super::{Loop, Mount, Scratch, binary, content, copies, dio_cp, feed, plain_tree, tool};
 
 /// Four blocks of `BLOCK`, the last one cut at an odd length.
 const LEN: usize = 2_000_001;
@@ -78,7 +78,7 @@ impl Expected {
     /// No thread can be started.
     pub const NO_THREADS: Self = Self::noted("a signal will end this copy without cleaning up");
 
-    /// --check-cache cannot vouch for the copy.
+    /// --check-cache cannot count the pages.
     pub const UNKNOWN_PAGES: Self = Self { status: 5, copied: true, says: "does not report" };
 }
 
@@ -161,6 +161,19 @@ impl Matrix {
         let problems = &self.problems;
         assert!(problems.is_empty(), "{} copies went wrong:\n  {}", problems.len(), problems.join("\n  "));
     }
+}
+
+/// Makes the copies of [`Copy::FOR_USERS`] on a filesystem that has no links.
+pub fn copy_without_links(at: &Path, filesystem: &str) {
+    let mut matrix = Matrix::for_users();
+    for copy in Copy::FOR_USERS.into_iter().filter(|copy| *copy != Copy::Tree) {
+        matrix.copy_in(at, filesystem, copy, Expected::DONE, &plainly);
+    }
+    let (src, dst) = (at.join("src"), at.join("dst"));
+    plain_tree(&src, 100);
+    copies(["-r".as_ref(), src.as_os_str(), dst.as_os_str()]);
+    tool("diff", ["-r", src.to_str().unwrap(), dst.to_str().unwrap()]);
+    matrix.finish();
 }
 
 /// dio-cp without a restriction.

@@ -365,6 +365,16 @@ pub fn make_hot(path: &Path) {
     std::io::copy(&mut file, &mut std::io::sink()).unwrap();
 }
 
+/// Files of many sizes in a few directories.
+pub fn plain_tree(root: &Path, files: usize) {
+    for i in 0..files {
+        let directory = root.join(format!("d{}", i % 7)).join(format!("e{}", i % 3));
+        fs::create_dir_all(&directory).unwrap();
+        let len = [0, 1, 511, 4096, 5000, 70_000][i % 6];
+        fs::write(directory.join(format!("f{i}")), content(len)).unwrap();
+    }
+}
+
 /// A number from 0 to 1, different each time.
 pub fn random() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64

@@ -10,7 +10,7 @@ impl FileDestination<'_> {
         let Self { job, target, file, writer, kind, cleanup, .. } = self;
         let publication = if let Kind::New(publication) = kind { Some(publication) } else { None };
         let partial = publication.as_ref().and_then(|publication| publication.partial.as_deref());
-        let fail = |e| Error::io("completing", &target.name, e);
+        let fail = |e| Error::io("finishing", &target.name, e);
         let set_attributes = || match &publication {
             Some(publication) => attributes::apply(job, &target, &file, source, publication.temporary.is_some()),
             None => Ok(Vec::new()),

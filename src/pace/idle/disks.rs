@@ -117,7 +117,7 @@ impl DiskStats {
         if !self.reliable() {
             "the kernel does not count the transfers of the disk: yielding all the time".to_string()
         } else if self.stats.is_empty() {
-            "no disk is used".to_string()
+            "source and destination are not on a disk: nothing to watch".to_string()
         } else {
             format!("watching for other users of {}", self.names())
         }

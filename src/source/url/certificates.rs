@@ -34,7 +34,7 @@ pub fn tls_config(cacert: Option<&Path>) -> Result<Arc<ClientConfig>> {
         return Err(error.hint("pass a PEM file to --cacert, or install the package ca-certificates"));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let fail = |e: &dyn fmt::Display| Error::summary(format!("setting up TLS: {e}"));
+    let fail = |e: &dyn fmt::Display| Error::summary(format!("setting up TLS for https: {e}"));
     let standard =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(|e| fail(&e))?;
     let config = ClientConfig::builder_with_provider(provider)
