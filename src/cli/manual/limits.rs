@@ -19,6 +19,10 @@ pub const LIMITS: Section = Section {
             "Files without extents are buffered by the kernel when holes are filled. dio-cp reports this as not direct.",
         ),
         (
+            "ext4 with data=journal",
+            "On older kernels (measured on Linux 6.1), pages of DST may stay in the page cache. dio-cp reports how many.",
+        ),
+        (
             "overlayfs",
             "Residency is read with mincore(2) there, which misses pages that were partly written and not read since. A layer \
              on tmpfs is not detected.",
